@@ -25,20 +25,25 @@ from ontogeny.measurements.settings import TraceSettings
 
 def main():
     torch.set_num_threads(1)
-    told = common.arguments()
-    shutil.rmtree(told.out, ignore_errors=True)
+    arguments = common.arguments()
+    shutil.rmtree(arguments.out, ignore_errors=True)
     clock = common.Clock()
     with clock("trace"), counting() as seen:
         # The checkpoints are random initialisations, so no untrained floor is needed.
         settings = TraceSettings(
             untrained=False,
-            dtype=told.mode if told.mode in ("bfloat16", "float16") else "float32",
-            protocol="single-split" if told.mode == "single-split" else "cross-fit",
+            dtype=arguments.mode if arguments.mode in ("bfloat16", "float16") else "float32",
+            protocol="single-split" if arguments.mode == "single-split" else "cross-fit",
         )
-        run = trace(Lineage.open(told.folder), [Concept.from_file(told.ids.with_suffix(".csv"))], told.out, settings)
+        run = trace(
+            Lineage.open(arguments.folder),
+            [Concept.from_file(arguments.ids.with_suffix(".csv"))],
+            arguments.out,
+            settings,
+        )
     ledger = [entry for entry in run.ledger() if "forwards" in entry]
-    texts, steps = len(told.work["ids"]), len(told.checkpoints)
-    real = sum(map(len, told.work["ids"])) * steps
+    texts, steps = len(arguments.work["ids"]), len(arguments.checkpoints)
+    real = sum(map(len, arguments.work["ids"])) * steps
     run_for_texts = sum(e["tokens"] for e in ledger)
     counts = {
         "tokens_per_real_token": run_for_texts / real,

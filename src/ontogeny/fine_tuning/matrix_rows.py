@@ -102,17 +102,7 @@ def _alignment_rows(
         value = aligned_share(vectors, top.values, basis)
         yield table.row(metric, value, stage, other, n=top.rank, note=why, **own)
         draws = random_aligned_shares(top.values, d, k, draws=settings.draws, seed=settings.seed)
-        yield table.row(
-            metric,
-            float(draws.mean()),
-            stage,
-            other,
-            n=len(draws),
-            ends=null_interval(draws),
-            control=RANDOM,
-            note="random directions of equal rank and norm; low to high: 95 % of them",
-            **own,
-        )
+        yield _random_row(table, metric, stage, other, draws, own)
         rank = min(top.rank, unrelated.shape[1])
         value = aligned_share(unrelated[:, :rank], top.values[:rank], basis)
         yield table.row(
@@ -125,6 +115,28 @@ def _alignment_rows(
             reason="the loss on neutral texts has no gradient here",
             **own,
         )
+
+
+def _random_row(
+    table: StageRowBuilder,
+    metric: str,
+    stage: str,
+    other: str,
+    draws: Float[Tensor, " draw"],
+    coords: Mapping[str, Any],
+) -> Record:
+    """The null of a metric: its mean over random changes of equal rank and norm."""
+    return table.row(
+        metric,
+        float(draws.mean()),
+        stage,
+        other,
+        n=len(draws),
+        ends=null_interval(draws),
+        control=RANDOM,
+        note="random directions of equal rank and norm; low to high: 95 % of them",
+        **coords,
+    )
 
 
 def _response_rows(
@@ -153,17 +165,7 @@ def _response_rows(
         ],
         dtype=torch.float64,
     )
-    yield table.row(
-        "response_ratio",
-        float(drawn.mean()),
-        stage,
-        other,
-        n=len(drawn),
-        ends=null_interval(drawn),
-        control=RANDOM,
-        note="random directions of equal rank and norm; low to high: 95 % of them",
-        **coords,
-    )
+    yield _random_row(table, "response_ratio", stage, other, drawn, coords)
     if change.unrelated.rank:
         value, _ = response_ratio(gradient_change(values, change.unrelated), inputs, requests)
     else:

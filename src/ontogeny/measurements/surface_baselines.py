@@ -223,11 +223,12 @@ def _cross_fit_baseline(
             result = cross_fit_macro_auroc(scores[None], y, folds, groups)
         main = main or result
         share = metric != "r2"
-        fits = fit_variance_share(main.value.nan_to_num(0.5), share=share, examples=len(y), width=len(y))
         if metric == "auroc" and concept.kind == "binary":
-            variance, fits = auroc_variance(scores.T, result, y, folds, groups), torch.zeros_like(fits)
+            variance = auroc_variance(scores.T, result, y, folds, groups)
+            fits = torch.zeros_like(result.value)
         else:
             variance = group_variance(result.influence, groups, y if metric == "auroc" else None)
+            fits = fit_variance_share(main.value.nan_to_num(0.5), share=share, examples=len(y), width=len(y))
         ends = cross_fit_interval(result.value, variance, fits, share=share)
         results[metric] = SurfaceScore(float(result.value[0]), *ends[0].ends)
     return SurfaceBaseline(results, len(y))
