@@ -73,12 +73,14 @@ class Direction:
     def cosine(self, other: Self) -> float:
         """Cosine of the angle to another direction, in [-1, 1]; NaN if either is zero."""
         self._check_width(other)
-        return float(self.vector @ other.vector / (self.vector.norm() * other.vector.norm()))
+        # Scaled first, so that the squares of very small or large vectors stay in range.
+        a, b = (vector.double() / vector.abs().amax().double() for vector in (self.vector, other.vector))
+        return float((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
 
     def along(self, other: Self) -> Self:
         """The component along another direction."""
         self._check_width(other)
-        axis = other.vector / other._length()
+        axis = (other.vector / other._length()).to(self.vector)
         return self._combined((self.vector @ axis) * axis, f"({self.origin} along {other.origin})")
 
     def without(self, other: Self) -> Self:
@@ -103,12 +105,13 @@ class Direction:
         return replace(self, site=site, origin=f"({self.origin} at {site})")
 
     def __mul__(self, factor: float) -> Self:
-        return replace(self, vector=self.vector * factor, scale="raw")
+        sign = self.sign if factor > 0 else _opposite(self.sign) if factor < 0 else ""
+        return replace(self, vector=self.vector * factor, scale="raw", sign=sign)
 
     __rmul__ = __mul__
 
     def __neg__(self) -> Self:
-        return replace(self * -1.0, sign=f"not {self.sign}" if self.sign else "")
+        return self * -1.0
 
     def __add__(self, other: Self) -> Self:
         self._check_site(other)
@@ -123,6 +126,8 @@ class Direction:
 
     def _length(self) -> Tensor:
         length: Tensor = self.vector.norm()
+        if not 0 < float(length) < math.inf:  # the squares of small numbers are 0, those of large ones infinite
+            length = self.vector.double().norm()
         if float(length) == 0:
             raise BadInput(f"{self.origin} must not be zero, since it then has no direction: take another one.")
         return length
@@ -141,6 +146,11 @@ class Direction:
                 f"directions must have one width, got {len(self.vector)} and {len(other.vector)} dimensions "
                 f"({self.origin} at {self.site}, {other.origin} at {other.site}): take sites of one width."
             )
+
+
+def _opposite(sign: str) -> str:
+    """The class at the other end of a direction: `not true` of `true`, and back."""
+    return sign.removeprefix("not ") if sign.startswith("not ") else f"not {sign}" if sign else ""
 
 
 def average_directions(directions: Sequence[Direction]) -> Direction:

@@ -41,6 +41,23 @@ def test_scaled_uses_facts_of_the_fit():
         a.scaled("units")
 
 
+def test_sign_follows_the_factor():
+    a = direction(sign="true")
+    assert [(factor * a).sign for factor in (2.0, -0.5, 0.0)] == ["true", "not true", ""]
+    opposite = -a
+    assert (-opposite).sign == "true"
+    assert (-direction()).sign == ""
+
+
+def test_cosine_of_tiny_vectors_and_of_two_precisions():
+    a, tiny = direction(0), 1e-30 * direction(0)
+    assert a.cosine(tiny) == pytest.approx(1)
+    assert tiny.unit().vector.norm().item() == pytest.approx(1)
+    half = Direction(a.vector.half(), a.site, "half")
+    assert half.cosine(a) == pytest.approx(1, abs=1e-3)
+    assert math.isnan((0 * a).cosine(a))
+
+
 def test_average_aligns_signs():
     a = direction(0)
     noisy = [a.unit() + 0.05 * direction(seed).unit() for seed in range(1, 9)]

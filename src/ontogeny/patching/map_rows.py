@@ -228,6 +228,7 @@ def _correlation_rows(
     r = pearson_correlation(*cells)
     whole = (z[0].masked_fill(~free, torch.nan) for z in (x, y))
     null = maps.null_correlation(*whole, samples=about.samples, seed=about.seed)
+    null = null[~null.isnan()]
     p = float((1 + (null >= r[0] - maps.ROUNDING_TOLERANCE).sum()) / (1 + len(null)))
     note = f"{count} cells; permutation of layers and columns p = {p:.3g}"
     kinds = {"pearson": r, "spearman": spearman_correlation(*cells)}

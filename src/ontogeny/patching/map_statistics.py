@@ -77,7 +77,7 @@ def clean_corrupt_gap(map: PatchMap, weights: Float[Tensor, "sample pair"]) -> F
 
 def bin_cells(cells: Float[Tensor, "*sample cell"]) -> Float[Tensor, "*sample cell"]:
     """Twenty bins of equal width between the smallest and the largest cell; the lower ten are 0, the upper ten 0.1 to 1."""
-    low, high = cells.amin(-1, keepdim=True), cells.amax(-1, keepdim=True)
+    low, high = cells.nan_to_num(torch.inf).amin(-1, keepdim=True), cells.nan_to_num(-torch.inf).amax(-1, keepdim=True)
     bins = ((cells - low) / (high - low).clamp(min=ROUNDING_TOLERANCE) * 20).floor().clamp(0, 19)
     return ((bins - 9) / 10).clamp(min=0)
 
@@ -85,7 +85,7 @@ def bin_cells(cells: Float[Tensor, "*sample cell"]) -> Float[Tensor, "*sample ce
 def null_correlation(
     a: Float[Tensor, "layer column"], b: Float[Tensor, "layer column"], *, samples: int, seed: int
 ) -> Float[Tensor, " sample"]:
-    """Pearson's r of two maps after whole layers and whole columns of one are permuted.
+    """Pearson's r of two maps after whole layers and whole columns of one are permuted; NaN where too few cells meet.
 
     Single cells are not permuted: neighbouring cells are similar, so any two smooth maps would seem related.
     """
