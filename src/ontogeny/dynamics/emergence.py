@@ -168,15 +168,18 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
     if series.surface_scores is not None:  # paired with the probe
         words = series.surface_scores[1][None]
-        resampled = scores.resampled_scores(metric, words, design, width=len(design.y))[1]
+        surface_fits = scores.cross_fitted_scores(words, design, width=len(design.y))
+        resampled = scores.resampled_scores(metric, words, design, surface_fits)[1]
         floors["the best surface baseline"] = resampled[:, 0]
     elif metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
     if untrained is not None and key in untrained:
         at_start = untrained[key][best.at : best.at + 1]
-        floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, width=width)[1][:, 0]
+        untrained_fits = scores.cross_fitted_scores(at_start, design, width=width)
+        floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, untrained_fits)[1][:, 0]
     floor, name = _highest_floor(floors)
-    points, samples = scores.resampled_scores(metric, stacked, design, width=width, method=method)
+    fits = scores.cross_fitted_scores(stacked, design, width=width, method=method)
+    points, samples = scores.resampled_scores(metric, stacked, design, fits)
     return ScoreCurve(
         of=metric,
         steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
@@ -222,7 +225,10 @@ def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Reco
     at = slice(best.at, best.at + 1)
     held_out = series.held_out(run, best.method, series.visits)
     width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
-    excess, ends = scores.score_difference(metric, held_out, words[None].to(held_out), design, width=width)
+    probe = scores.cross_fitted_scores(held_out, design, width=width, method=best.method)
+    if probe is None:
+        return []
+    excess, ends = probe.excess(replace(probe, values=words[None].to(held_out), method=""))
     rows = []
     for i, visit in enumerate(series.visits):
         row = design.row_context(seed).row(

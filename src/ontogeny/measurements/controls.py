@@ -1,6 +1,7 @@
 """Baselines of each probe: the control task, random directions, and the probe after the concept was erased."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ontogeny.linalg.matmul import matmul
 from ontogeny.linalg.principal_axes import PrincipalAxes
 from ontogeny.measurements import scores
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.rows import RowContext, site_rows
@@ -21,7 +23,6 @@ from ontogeny.records import Record
 from ontogeny.sites import Site
 from ontogeny.statistics.bootstrap import Interval
 from ontogeny.statistics.control_tasks import random_directions, selectivity, type_baseline
-from ontogeny.statistics.cross_fitting import CrossFitScore
 
 _RANDOM_DIRECTIONS = 200
 _RANDOM_DIRECTIONS_OFF_STREAM = 50
@@ -41,16 +42,16 @@ def probe_control_rows(
     sites: Sequence[Site],
     settings: TraceSettings,
     *,
-    main: CrossFitScore | None,
+    cross_fitted: CrossFittedScores | None,
 ) -> list[Record]:
     """Baselines of one probe at all sites of a part; erasure in the residual stream only."""
     if design.y.dtype != torch.bool:
         return []
     rows = control_task(design, about, method, fitted[method].probe, held_out, basis, x, sites)
-    if design.test_folds is None:
+    if cross_fitted is None:
         rows += random_direction_floor(design, about, x, sites, settings)
     else:
-        rows += trained_random_direction(design, about, method, held_out, x, sites, settings, main=main)
+        rows += trained_random_direction(design, about, method, cross_fitted, x, sites, settings)
     if sites[0].part == "resid" and "leace" in fitted:
         rows += score_after_erasure(design, about, method, fitted[method], fitted["leace"], x, sites)
     return rows
@@ -85,7 +86,7 @@ def control_task(
     right = ((control.scores(x[:, usable]) > 0) == design.control_y[:, usable].T).float().permute(2, 0, 1)
     # On the same rows as the control task.
     gain, ends = selectivity(
-        scores.correct(held_out[:, at], design.y[usable]),
+        separability.correct(held_out[:, at], design.y[usable]),
         right,
         design.weights if len(usable) == design.weights.shape[1] else design.weights[:, at],
         groups=len(design.groups[usable].unique()),
@@ -126,27 +127,25 @@ def trained_random_direction(
     design: Design,
     about: RowContext,
     method: str,
-    held_out: Float[Tensor, "site example k"],
+    probe: CrossFittedScores,
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
     settings: TraceSettings,
-    *,
-    main: CrossFitScore | None,
 ) -> list[Record]:
     """AUROC of the random direction that separates the training groups best, and how much the probe exceeds it, paired.
 
     It is chosen like a probe: on the training side of each fold, among many, by the difference of the class means over the spread.
 
     Args:
-        main: Score of the probe, if known.
+        probe: Scores that are compared with it.
     """
     count = _RANDOM_DIRECTIONS if sites[0].part == "resid" else _RANDOM_DIRECTIONS_OFF_STREAM
     directions = random_directions(x.shape[-1], count=count, seed=settings.seed).T.to(x)
     size = max(1, _BLOCK // (x.shape[1] * count))
     chosen = torch.cat([_scores_of_best_direction(design, block, directions) for block in x.split(size)])
-    floor_score, width = scores.main_score(chosen, design), x.shape[-1]
-    floor, floor_ends = scores.design_scores("auroc", chosen, design, width=1, main=floor_score)
-    excess, ends = scores.score_difference("auroc", held_out, chosen, design, width=width, known=(main, floor_score))
+    best = replace(probe, values=chosen, method="")
+    floor, floor_ends = scores.design_scores("auroc", chosen, design, best)
+    excess, ends = probe.excess(best)
     note = f"the best of {count} on the training groups"
     columns: dict[str, Any] = {"control": "random_direction", "note": note}
     return [
@@ -199,7 +198,8 @@ def score_after_erasure(
             held_out[:, ~mask] = _erased_scores(one, other, x[:, ~mask], design.y[mask]).to(x)
         share = float(mask.sum()) / x.shape[-1]
         columns["note"] = f"shrinkage {leace.SHRINK:g}, {share:.2g} training examples per dimension"
-    value, ends = scores.design_scores("auroc", held_out, design, width=x.shape[-1])
+    cross_fitted = scores.cross_fitted_scores(held_out, design, width=x.shape[-1])
+    value, ends = scores.design_scores("auroc", held_out, design, cross_fitted)
     return site_rows(about, "auroc", value, sites, interval=ends, **columns)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.measurements import scores
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.rows import RowContext
@@ -20,7 +21,6 @@ from ontogeny.metrics.fragility import (
 )
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics.cross_fitting import CrossFitScore
 
 LARGEST_NOISE = 100.0
 """Noise, in standard deviations of the activations, beyond which a fragility is censored."""
@@ -37,7 +37,7 @@ def fragility_rows(
     x: Float[Tensor, "site example d"],
     sites: Sequence[Site],
     *,
-    main: CrossFitScore | None,
+    cross_fitted: CrossFittedScores | None,
 ) -> list[Record]:
     """`fragility` in standard deviations of the activations and `fragility_absolute` in their unit, of a probe of two classes.
 
@@ -45,7 +45,7 @@ def fragility_rows(
     `LARGEST_NOISE`; a note says so.
 
     Args:
-        main: Score of the probe, if known.
+        cross_fitted: From `scores.cross_fitted_scores`.
     """
     y = design.y_test
     if y.dtype != torch.bool:
@@ -53,7 +53,7 @@ def fragility_rows(
     margins = torch.where(y, held_out[..., 0], -held_out[..., 0]) / fit.lengths(design)
     known = margins.isfinite().all(-1) & bool(y.any()) & bool((~y).any())
     margins = torch.where(known[:, None], margins, 0.0)
-    fits = None if design.test_folds is None else scores.fit_share(held_out, design, width=x.shape[-1], main=main)
+    fits = None if cross_fitted is None else cross_fitted.fit_share
     size = max(1, _BLOCK // len(y))
     shares = [None] * -(-len(margins) // size) if fits is None else fits.split(size)
     blocks = [_collapse(design, *block) for block in zip(margins.split(size), shares, strict=True)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ontogeny import plugins
 from ontogeny.measurements import controls, dependence, fragility, robustness, scores
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.held_out_probe import HeldOutProbe
 from ontogeny.measurements.refit_null import refit_null
@@ -22,7 +23,6 @@ from ontogeny.metrics import information, separability
 from ontogeny.probes import FoldProbes, Probe, training_masks
 from ontogeny.records import Record
 from ontogeny.sites import Site
-from ontogeny.statistics.cross_fitting import CrossFitScore
 
 _DIRECTION_SCALES = {"mass_mean": "unit", "logistic": "weight", "pca": "unit", "leace": "raw", "ridge": "weight"}
 """Meaning of the length of each probe's direction."""
@@ -62,7 +62,7 @@ def measure_concept(
         shared = TrainingStatistics.of(train, design)
         fitted = {name: _fit(name, x, train, shared, design, settings) for name in methods}
         out_of_fit: dict[str, Tensor] = {}
-        scored: dict[str, CrossFitScore | None] = {}
+        scored: dict[str, CrossFittedScores | None] = {}
         for name, fit in fitted.items():
             _keep_direction(done, name, part, fit.probe)
             out_of_fit[name] = held_out = fit.held_out_scores(x, design)
@@ -71,20 +71,30 @@ def measure_concept(
                 if part in best_site_parts(parts):
                     _keep_fold_directions(done, name, part, fit.folds)
                 done.scores |= _null(name, part, x, fit.probe, shared, design)
-            scored[name] = main = scores.main_score(held_out, design)
-            done.records += probe_rows(
-                design, about, name, fit.probe, held_out, sites[part], width=x.shape[-1], main=main
-            )
+            out = scores.cross_fitted_scores(held_out, design, width=x.shape[-1], method=name)
+            scored[name] = out
+            done.records += probe_rows(design, about, name, fit.probe, held_out, sites[part], cross_fitted=out)
             done.records += (
                 robustness.robustness_rows(design, about, name, held_out, sites[part])
                 if name in _READOUT_METHODS
                 else []
             )
             if name == "logistic":
-                done.records += fragility.fragility_rows(design, about, name, fit, held_out, x, sites[part], main=main)
+                done.records += fragility.fragility_rows(
+                    design, about, name, fit, held_out, x, sites[part], cross_fitted=out
+                )
         probe = next(name for name in methods if name in PROBE_METHODS)
         done.records += controls.probe_control_rows(
-            design, about, probe, fitted, out_of_fit[probe], shared.basis, x, sites[part], settings, main=scored[probe]
+            design,
+            about,
+            probe,
+            fitted,
+            out_of_fit[probe],
+            shared.basis,
+            x,
+            sites[part],
+            settings,
+            cross_fitted=scored[probe],
         )
         if part == "resid":
             done.records += dependence.dependence_rows(
@@ -202,21 +212,19 @@ def probe_rows(
     held_out: Float[Tensor, "site example k"],
     sites: Sequence[Site],
     *,
-    width: int,
-    main: CrossFitScore | None,
+    cross_fitted: CrossFittedScores | None,
 ) -> list[Record]:
     """Scores on the held-out groups with intervals, and statistics of the fit."""
     y, rows = design.y_test, []
-    fits = None if main is None else scores.fit_share(held_out, design, width=width, main=main)
     for metric in scores.metrics_for(design.concept.kind):
-        value, ends = scores.design_scores(metric, held_out, design, width=width, fits=fits, main=main, method=method)
+        value, ends = scores.design_scores(metric, held_out, design, cross_fitted)
         note = scores.few_of_class(y) if metric == "auroc" else None
         rows += site_rows(about, metric, value, sites, method=method, interval=ends, note=note)
     on_train = partial(site_rows, about, sites=sites, method=method, split="train", n=len(design.y_train))
     if method in PROBE_METHODS and "cv_score" in fit.facts:
         rows += on_train("cv_score", fit.facts["cv_score"], reason="no inner fold holds every class")
     if method == "logistic":
-        rows += _information_rows(design, about, held_out, sites, fits)
+        rows += _information_rows(design, about, held_out, sites, cross_fitted)
     if method == "mass_mean" and y.dtype == torch.bool:
         rows += site_rows(about, "fisher", separability.fisher(held_out[..., 0], y), sites, method=method)
         for metric, fact in (("class_gap", "gap"), ("projection_std", "std")):
@@ -229,10 +237,10 @@ def _information_rows(
     about: RowContext,
     held_out: Float[Tensor, "site example k"],
     sites: Sequence[Site],
-    fits: Float[Tensor, " site"] | None,
+    cross_fitted: CrossFittedScores | None,
 ) -> list[Record]:
     each = information.nats_contributions(held_out, design.y_test)
-    ends = scores.design_mean(each, design, fits)
+    ends = scores.design_mean(each, design, None if cross_fitted is None else cross_fitted.fit_share)
     return site_rows(about, "nats_bound", each.mean(-1), sites, method="logistic", interval=ends)
 
 

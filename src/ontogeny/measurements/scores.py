@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.measurements.design import Design
 from ontogeny.metrics import separability
 from ontogeny.statistics import bootstrap, cross_fitting, permutation
@@ -37,67 +38,54 @@ def bootstrap_scores(
     if metric == "r2":
         return bootstrap.r2_samples(scores[..., 0], y, weights)
     if metric == "accuracy":
-        return bootstrap.mean_samples(correct(scores, y), weights)
+        return bootstrap.mean_samples(separability.correct(scores, y), weights)
     if y.dtype == torch.bool:
         return bootstrap.auroc_samples(scores[..., 0], y, weights)
     return bootstrap.macro_auroc_samples(scores, y, weights)
 
 
+def cross_fitted_scores(
+    scores: ProbeScores, design: Design, *, width: int, method: str = ""
+) -> CrossFittedScores | None:
+    """Scores of probes on the examples of a design, for metrics with intervals over fits; None without cross-fitting.
+
+    Args:
+        width: Dimensions of the activations.
+        method: The probe, if one of those whose fits settle soon.
+    """
+    if design.test_folds is None:
+        return None
+    y = design.y_test
+    pairs = design.test_pairs if y.dtype == torch.bool else None
+    return CrossFittedScores(scores, y, design.test_folds, design.test_group_ids, width, method, pairs)
+
+
 def design_scores(
-    metric: str,
-    scores: ProbeScores,
-    design: Design,
-    *,
-    width: int,
-    fits: Float[Tensor, " site"] | None = None,
-    main: cross_fitting.CrossFitScore | None = None,
-    method: str = "",
+    metric: str, scores: ProbeScores, design: Design, cross_fitted: CrossFittedScores | None
 ) -> tuple[Float[Tensor, " site"], Interval]:
     """Score probes on the held-out examples of a design, with an interval over groups and, under cross-fitting, over fits.
 
     Args:
-        width: Dimensions of the activations.
-        fits: From `fit_share`, if known.
-        main: From `main_score`, if known.
-        method: The probe, if one of those whose fits settle soon.
+        cross_fitted: From `cross_fitted_scores`.
     """
-    y = design.y_test
-    if design.test_folds is None:
-        scored = held_out_scores(metric, scores, y, design.weights, design.test_groups)
+    if cross_fitted is None:
+        scored = held_out_scores(metric, scores, design.y_test, design.weights, design.test_groups)
         return scored.value, scored.interval
-    is_main = metric == metrics_for(design.concept.kind)[0]
-    result = main if main is not None and is_main else _cross_fit_score(metric, scores, design)
-    if metric == "auroc" and y.dtype == torch.bool:
-        variance = _auroc_variance(result, scores, design, method)
-        ends = cross_fitting.cross_fit_interval(result.value, variance, torch.zeros_like(variance.value), share=True)
-        return result.value, _told_interval(metric, ends, y)
-    fits = _fit_share(metric, result, scores, design, width) if fits is None else fits
-    variance = cross_fitting.group_variance(result.influence, design.test_group_ids, y if metric == "auroc" else None)
-    ends = cross_fitting.cross_fit_interval(result.value, variance, fits, share=metric != "r2")
-    return result.value, _told_interval(metric, ends, y)
+    return cross_fitted.score(metric).value, _told_interval(metric, cross_fitted.interval(metric), design.y_test)
 
 
 def resampled_scores(
-    metric: str, scores: ProbeScores, design: Design, *, width: int, method: str = ""
+    metric: str, scores: ProbeScores, design: Design, cross_fitted: CrossFittedScores | None
 ) -> tuple[Float[Tensor, " site"], Float[Tensor, "sample site"]]:
     """The score on the held-out examples of a design, and on each resample of the groups, paired over sites and checkpoints.
 
-    Under cross-fitting, the fits are resampled as well.
-
     Args:
-        width: Dimensions of the activations.
-        method: The probe, if one of those whose fits settle soon.
+        cross_fitted: From `cross_fitted_scores`; the fits are then resampled as well.
     """
-    if design.test_folds is None:
+    if cross_fitted is None:
         y = design.y_test
         return score(metric, scores, y), bootstrap_scores(metric, scores, y, design.weights)
-    result = _cross_fit_score(metric, scores, design)
-    if metric == "auroc" and design.y_test.dtype == torch.bool:
-        variance = _auroc_variance(result, scores, design, method)
-        fits = cross_fitting.resample_share(variance, result, design.test_group_ids)
-    else:
-        fits = _fit_share(metric, result, scores, design, width)
-    return result.value, cross_fitting.cross_fit_samples(result, design.weights, fits, share=metric != "r2")
+    return cross_fitted.score(metric).value, cross_fitted.samples(metric, design.weights)
 
 
 def design_mean(each: Float[Tensor, "site example"], design: Design, fits: Float[Tensor, " site"] | None) -> Interval:
@@ -119,80 +107,6 @@ def fold_scores(scores: ProbeScores, design: Design) -> Float[Tensor, "fold site
         return cross_fitting.fold_aurocs(scores[..., 0], y, folds)
     metric = metrics_for(design.concept.kind)[0]
     return torch.stack([score(metric, scores[:, folds == f], y[folds == f]) for f in range(int(folds.max()) + 1)])
-
-
-def score_difference(
-    metric: str,
-    a: ProbeScores,
-    b: ProbeScores,
-    design: Design,
-    *,
-    width: int,
-    known: tuple[cross_fitting.CrossFitScore | None, cross_fitting.CrossFitScore | None] = (None, None),
-) -> tuple[Float[Tensor, " site"], Interval]:
-    """Score of `a` minus that of `b` on the same held-out examples, under cross-fitting, with its interval.
-
-    Args:
-        b: Of as many sites, or of one that all are compared with.
-        known: Scores of both, if known.
-    """
-    left, right = (one or _cross_fit_score(metric, each, design) for one, each in zip(known, (a, b), strict=True))
-    value = left.value - right.value
-    strata = design.y_test if metric == "auroc" else None
-    variance = cross_fitting.group_variance(left.influence - right.influence, design.test_group_ids, strata)
-    fits = torch.maximum(*(_fit_share(metric, *one, design, width) for one in ((left, a), (right, b))))
-    return value, cross_fitting.cross_fit_interval(value, variance, fits, share=False)
-
-
-def _cross_fit_score(metric: str, scores: ProbeScores, design: Design) -> cross_fitting.CrossFitScore:
-    y, folds = design.y_test, design.test_folds
-    assert folds is not None
-    if metric == "r2":
-        return cross_fitting.cross_fit_r2(scores[..., 0], y)
-    if metric == "accuracy":
-        return cross_fitting.cross_fit_mean(correct(scores, y))
-    if y.dtype == torch.bool:
-        return cross_fitting.cross_fit_auroc(scores[..., 0], y, folds, design.test_group_ids)
-    return cross_fitting.cross_fit_macro_auroc(scores, y, folds, design.test_group_ids)
-
-
-def _auroc_variance(
-    result: cross_fitting.CrossFitScore, scores: ProbeScores, design: Design, method: str
-) -> cross_fitting.GroupVariance:
-    assert design.test_folds is not None
-    return cross_fitting.auroc_variance(
-        scores[..., 0],
-        result,
-        design.y_test,
-        design.test_folds,
-        design.test_group_ids,
-        method=method,
-        pairs=design.test_pairs,
-    )
-
-
-def main_score(scores: ProbeScores, design: Design) -> cross_fitting.CrossFitScore | None:
-    """The main metric of probes on the held-out examples; None without cross-fitting."""
-    return None if design.test_folds is None else _cross_fit_score(metrics_for(design.concept.kind)[0], scores, design)
-
-
-def fit_share(
-    scores: ProbeScores, design: Design, *, width: int, main: cross_fitting.CrossFitScore | None = None
-) -> Float[Tensor, " site"]:
-    """Variance of a mean over examples by the training groups, as a share of that by the test groups, from the main metric."""
-    metric = metrics_for(design.concept.kind)[0]
-    return _fit_share(metric, main or _cross_fit_score(metric, scores, design), scores, design, width)
-
-
-def _fit_share(
-    metric: str, scored: cross_fitting.CrossFitScore, scores: ProbeScores, design: Design, width: int
-) -> Float[Tensor, " site"]:
-    """`fit_share` where one metric of these scores is known already."""
-    if metric != (main := metrics_for(design.concept.kind)[0]):
-        scored = _cross_fit_score(main, scores, design)
-    return cross_fitting.fit_variance_share(
-        scored.value.nan_to_num(0.5), share=main != "r2", examples=len(design.y_test), width=width
-    )
 
 
 def _told_interval(metric: str, ends: Interval, y: Tensor) -> Interval:
@@ -250,9 +164,3 @@ def held_out_scores(
     """
     value, samples = score(metric, scores, y), bootstrap_scores(metric, scores, y, weights)
     return HeldOutScores(value, samples, _told_interval(metric, score_interval(metric, value, samples, groups), y))
-
-
-def correct(scores: ProbeScores, y: Tensor) -> Float[Tensor, "site example"]:
-    """1 if an example is classified correctly."""
-    right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
-    return right.float()

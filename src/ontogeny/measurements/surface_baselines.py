@@ -19,6 +19,7 @@ from torch import Tensor
 from ontogeny.data.class_names import misspelt_classes
 from ontogeny.data.concept import Concept
 from ontogeny.data.grouping import normalize_text
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.records import Record, make_record
 from ontogeny.statistics.bootstrap import (
     auroc_samples,
@@ -28,17 +29,6 @@ from ontogeny.statistics.bootstrap import (
     percentile_interval,
     r2_samples,
     share_interval,
-)
-from ontogeny.statistics.cross_fitting import (
-    CrossFitScore,
-    auroc_variance,
-    cross_fit_auroc,
-    cross_fit_interval,
-    cross_fit_macro_auroc,
-    cross_fit_mean,
-    cross_fit_r2,
-    fit_variance_share,
-    group_variance,
 )
 from ontogeny.statistics.splits import Split
 
@@ -209,28 +199,10 @@ def _cross_fit_baseline(
     metrics = ("r2",) if concept.kind == "number" else ("auroc", "accuracy")
     if isinstance(scores, str):
         return _missing_baseline(metrics, scores)
-    results = {}
-    main: CrossFitScore | None = None
-    for metric in metrics:
-        if metric == "r2":
-            result = cross_fit_r2(scores.T, y)
-        elif metric == "accuracy":
-            right = (scores[:, 0] > 0) == y if concept.kind == "binary" else scores.argmax(1) == y
-            result = cross_fit_mean(right.float()[None])
-        elif concept.kind == "binary":
-            result = cross_fit_auroc(scores.T, y, folds, groups)
-        else:
-            result = cross_fit_macro_auroc(scores[None], y, folds, groups)
-        main = main or result
-        share = metric != "r2"
-        if metric == "auroc" and concept.kind == "binary":
-            variance = auroc_variance(scores.T, result, y, folds, groups)
-            fits = torch.zeros_like(result.value)
-        else:
-            variance = group_variance(result.influence, groups, y if metric == "auroc" else None)
-            fits = fit_variance_share(main.value.nan_to_num(0.5), share=share, examples=len(y), width=len(y))
-        ends = cross_fit_interval(result.value, variance, fits, share=share)
-        results[metric] = SurfaceScore(float(result.value[0]), *ends[0].ends)
+    scored = CrossFittedScores(scores[None], y, folds, groups, width=len(y))
+    results = {
+        metric: SurfaceScore(float(scored.score(metric).value), *scored.interval(metric)[0].ends) for metric in metrics
+    }
     return SurfaceBaseline(results, len(y))
 
 

@@ -36,8 +36,14 @@ def accuracy(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tens
             f"accuracy needs one score column for bool labels and one per class otherwise, got {scores.shape[-1]} for {y.dtype}."
         )
     _rows(scores[..., 0], y)
-    right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
+    right = correct(scores, y)
     return torch.where(scores.isnan().any(-1).any(-1), torch.nan, right.to(scores.dtype).mean(-1))
+
+
+def correct(scores: Float[Tensor, "*batch example k"], y: Tensor) -> Float[Tensor, "*batch example"]:
+    """1 if an example is classified correctly, else 0."""
+    right = (scores[..., 0] > 0) == y if y.dtype == torch.bool else scores.argmax(-1) == y
+    return right.float()
 
 
 def r2(scores: Float[Tensor, "*batch example"], y: Float[Tensor, " example"]) -> Float[Tensor, "*batch"]:

@@ -16,7 +16,7 @@ from ontogeny.activations.activations import Activations
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.measure import ConceptMeasurement, best_site_parts
 from ontogeny.measurements.rows import CheckpointStamp, RowContext
-from ontogeny.measurements.scores import design_scores
+from ontogeny.measurements.scores import cross_fitted_scores, design_scores
 from ontogeny.probes import FoldProbes, Probe
 from ontogeny.records import Record
 from ontogeny.sites import Site
@@ -88,7 +88,8 @@ def frozen_probe_rows(design: Design, x: Float[Tensor, "example d"], source: _So
     """AUROC of the frozen probe, its mean confidence, and the change of it since it was frozen, paired by example."""
     design = design.on(x.device)
     held_out = _held_out_scores(design, x, source.probes)
-    value, ends = design_scores("auroc", held_out[None], design, width=x.shape[-1])
+    cross_fitted = cross_fitted_scores(held_out[None], design, width=x.shape[-1])
+    value, ends = design_scores("auroc", held_out[None], design, cross_fitted)
     about = RowContext(design.concept.name, str(design.concept.position), len(design.y_test), 0)
     confidence = _confidence(held_out)
     change = (confidence - source.confidence.to(confidence))[None]
