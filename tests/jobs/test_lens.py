@@ -8,6 +8,7 @@ import torch
 
 from ontogeny.errors import BadInput
 from ontogeny.jobs.lens import LensSettings, lens
+from ontogeny.jobs.lens.measure import lens_rows
 from ontogeny.models.model import load_model
 from tests.helpers.command_line import Say
 
@@ -82,3 +83,11 @@ def test_refuses_too_few_texts_and_unknown_lenses(lineage: Path) -> None:
         lens(lineage, ["a", "a"])
     with pytest.raises(BadInput, match="did you mean tuned"):
         LensSettings(lenses=("tune",))
+
+
+def test_a_text_of_one_token_does_not_move_the_others_to_another_half(lineage: Path) -> None:
+    model = load_model(lineage / "checkpoint-2")
+    assert len(model.tokenizer("a").input_ids) == 1
+    settings = LensSettings(lenses=("jacobian",), jacobian_texts=1, most_tokens=6)
+    expected, rows = (lens_rows(model, texts, settings) for texts in (TEXTS[:4], ["a", *TEXTS[:4]]))
+    assert [repr(row) for row in rows] == [repr(row) for row in expected]

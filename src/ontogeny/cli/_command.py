@@ -39,6 +39,7 @@ _ARGUMENT_OPTIONS = {
     "layers": "--layer",
     "label": "--label-column",
     "methods": "--method",
+    "most_texts": "--limit",
     "most_tokens": "--tokens",
     "penalties": "--penalty",
     "penalty": "--penalty",

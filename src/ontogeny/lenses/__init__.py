@@ -8,7 +8,7 @@ from ontogeny.lenses.agreement import LensScores, score_lens
 from ontogeny.lenses.fitting import fit_jacobian_lens, fit_tuned_lens
 from ontogeny.lenses.lens import LENS_KINDS, Lens, lens_logits, logit_lens
 from ontogeny.lenses.readout import TokenReadout, read_in_tokens, unembedding_rank
-from ontogeny.lenses.streams import TextStreams, read_streams
+from ontogeny.lenses.streams import TextStreams, read_streams, readable_texts
 
 __all__ = [
     "LENS_KINDS",
@@ -22,6 +22,7 @@ __all__ = [
     "logit_lens",
     "read_in_tokens",
     "read_streams",
+    "readable_texts",
     "score_lens",
     "unembedding_rank",
 ]

@@ -86,7 +86,9 @@ def read_in_tokens(
         if layer is None or not 0 <= layer <= model.layers:
             raise BadInput(f"`layer` must lie between 0 and {model.layers} for a {lens.kind} lens, got {layer}.")
         direction = direction.to(lens.maps) @ lens.maps[layer]
-    ids = torch.arange(_rows(model).shape[0]) if tokens is None else torch.tensor(list(tokens))
+    # Rows beyond the tokenizer's are padding, which no token has.
+    vocabulary = min(len(_rows(model)), len(model.tokenizer))
+    ids = torch.arange(vocabulary) if tokens is None else torch.tensor(list(tokens))
     rows = _rows(model)[ids.to(model.device)]
     scores = (rows @ _through_norm(model, direction.to(rows))).cpu()
     top = min(top, len(ids))

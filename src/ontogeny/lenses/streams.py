@@ -22,7 +22,7 @@ class TextStreams:
     states: Float[Tensor, "layer token d"]
     """Of the layers 0 to L, before the final norm."""
     text: Int[Tensor, " token"]
-    """Which text each token is in."""
+    """Which of the readable texts each token is in."""
     following: Int[Tensor, " token"]
     """Id of the next token of the text; -1 at its end."""
 
@@ -38,8 +38,14 @@ class TextStreams:
         return TextStreams(self.states[:, kept], self.text[kept], self.following[kept])
 
 
+def readable_texts(model: Model, texts: Sequence[str], *, most_tokens: int) -> list[str]:
+    """The texts of at least two tokens: `TextStreams.text` numbers these."""
+    cut = min(most_tokens, model.context)
+    return [text for text in texts if len(model.tokenizer(text).input_ids[:cut]) >= _FEWEST_TOKENS]
+
+
 def text_ids(model: Model, texts: Sequence[str], *, most_tokens: int) -> list[list[int]]:
-    """Token ids of texts, cut to their first `most_tokens`.
+    """Token ids of the readable texts, cut to their first `most_tokens`.
 
     Raises:
         BadInput: fewer than two texts have two tokens.

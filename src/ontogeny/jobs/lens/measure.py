@@ -16,6 +16,7 @@ from ontogeny.lenses import (
     fit_tuned_lens,
     logit_lens,
     read_streams,
+    readable_texts,
     score_lens,
 )
 from ontogeny.lenses.readout import DEGENERATE_SHARE, unembedding_rank
@@ -29,6 +30,8 @@ _METRICS = {"lens_agreement": "agrees", "lens_kl": "divergence", "lens_surprise"
 
 def lens_rows(model: Model, texts: Sequence[str], settings: LensSettings) -> list[Record]:
     """Rows of all lenses at all layers, with intervals over texts."""
+    # A text that is too short has no number in the streams, so it must not count for the halves either.
+    texts = readable_texts(model, texts, most_tokens=settings.most_tokens)
     streams = read_streams(model, texts, most_tokens=settings.most_tokens)
     halves = [streams.text % 2 == side for side in (0, 1)]
     rows = list(_rank_rows(model, streams, settings.seed))
