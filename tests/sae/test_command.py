@@ -107,3 +107,20 @@ def test_refuses_few_texts_and_a_dead_run(home: Path, say: Say, tmp_path: Path, 
         "sae", tmp_path / "dead", "--site", "resid.1", "--texts", home / "texts.txt", "--out", tmp_path / "b", *FAST
     )
     assert (dead.code, "activations must differ between tokens" in dead.err) == (2, True)
+
+
+def test_a_run_of_two_sites_without_steps_shows_and_exports_the_last_plan(home: Path, say: Say, tmp_path: Path) -> None:
+    shutil.copytree(home / "run/checkpoint-1", tmp_path / "model")
+    (tmp_path / "model/trainer_state.json").unlink(missing_ok=True)
+    shared = ("sae", tmp_path / "model", "--texts", home / "texts.txt", "--out", tmp_path / "out", *FAST, "--json")
+    answers = [
+        json.loads(say(*shared, "--site", site, "--seeds", 1, "--saelens", tmp_path / site).out)
+        for site in ("mlp.1", "resid.1", "mlp.1")
+    ]
+    first, second, again = (answer["last_checkpoint"] for answer in answers)
+    assert [len(rows) for rows in (first, second, again)] == [1, 1, 1]
+    assert again == first != second
+    assert again[0]["sae_l0"] == 4
+    exported = [load_saelens(Path(answer["saelens"][0])) for answer in answers]
+    assert torch.equal(exported[0].decoder, exported[2].decoder)
+    assert not torch.equal(exported[0].decoder, exported[1].decoder)

@@ -119,11 +119,9 @@ def sae_command(
 
 def _last_scores(run: "Run") -> list[dict[str, Any]]:
     """Scores of the autoencoders of the last checkpoint, and the shares of their latents that others find."""
-    table = run.records("metric like 'sae_%'")
-    order = {name: place for place, name in enumerate(run.about["lineage"]["stages"])}
-    own = table[table["metric"].eq("sae_matched") & table["control"].eq("permuted_texts")]
-    last = own.assign(place=own["stage"].map(order)).sort_values(["place", "step"]).iloc[-1]
-    rows = table[table["step"].eq(last["step"]) & table["stage"].eq(last["stage"])]
+    from ontogeny.jobs.sae.sae import last_scores
+
+    rows = last_scores(run)
     found = list[dict[str, Any]]()
     for key, group in rows.groupby([rows["method"], rows["coords"].map(_size_of), "seed"], sort=False):
         method, size, number = map(str, key)

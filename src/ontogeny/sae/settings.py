@@ -45,7 +45,9 @@ class SaeSettings:
         if self.latents < 2:
             raise BadInput(f"`latents` must be at least 2, got {self.latents}: choose a multiple of the width.")
         if self.activation == "topk" and not 1 <= self.k <= self.latents:
-            raise BadInput(f"`k` must be from 1 to the number of latents, {self.latents}, got {self.k}: choose 16.")
+            raise BadInput(
+                f"`k` must be from 1 to the number of latents, {self.latents}, got {self.k}: choose a smaller one."
+            )
         if self.penalty is not None and not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise BadInput(f"`penalty` must be a finite number from 0 on, got {self.penalty}: leave it out.")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ontogeny.dynamics.latent_history import latent_history
 from ontogeny.errors import BadInput
@@ -25,10 +25,14 @@ from ontogeny.storage.repair import repair_run
 from ontogeny.storage.run import Run
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ontogeny.jobs.inputs import LineageSource
 
 _STATES = "work"
 """Folder of a run with the states of unfinished trainings."""
+_UNITS, _FLOOR = "units", "floor"
+"""Settings in run.json beside those of the plan: units of the checkpoints and of the untrained network."""
 
 
 @shows_progress
@@ -77,7 +81,7 @@ def sae(
         [*units.values(), floor],
         sizes,
         failures,
-        settings=asdict(plan),
+        settings=asdict(plan) | {_UNITS: list(units.values()), _FLOOR: floor},
         device=options.device,
         command=command,
     ):
@@ -126,7 +130,7 @@ def _keep_history(
     on_progress: ProgressCallback,
 ) -> None:
     """Match the latents of all measured checkpoints, unless the run has these matches."""
-    prefix = "sae-history-" + content_digest([asdict(plan), floor])
+    prefix = _history_prefix(plan, floor)
     unit = f"{prefix}-{content_digest(list(measured.values()))}"
     if run.done(unit):
         return
@@ -145,6 +149,10 @@ def _keep_history(
     )
     run.keep(unit, rows)
     run.forget(prefix, but=unit)
+
+
+def _history_prefix(plan: SaePlan, floor: str) -> str:
+    return "sae-history-" + content_digest([asdict(plan), floor])
 
 
 def estimate(
@@ -179,21 +187,37 @@ def autoencoders_of_run(
         BadInput: the run has none there.
     """
     run = as_run(source)
-    plan = plan_of_run(run)
-    rows = run.query(
-        "select distinct stage, step, unit from records where metric = 'sae_l0' and control is null order by step nulls last"
-    )
-    order = {name: place for place, name in enumerate(run.about["lineage"]["stages"])}
-    if stage is not None:
-        rows = rows[rows["stage"].eq(stage)]
-    if step is not None:
-        rows = rows[rows["step"].eq(step)]
+    plan, rows = plan_of_run(run), last_scores(run, stage=stage, step=step)
     if rows.empty:
         raise BadInput(
             f"{run.folder} has no autoencoders at stage {stage}, step {step}: choose a checkpoint that it measured."
         )
-    last = rows.assign(place=rows["stage"].map(order)).sort_values(["place", "step"]).iloc[-1]
-    return list(unpack_unit(run.scores(str(last["unit"])), plan).autoencoders)
+    unit = rows[rows["metric"].eq("sae_l0")]["unit"].iloc[0]
+    return list(unpack_unit(run.scores(str(unit)), plan).autoencoders)
+
+
+def last_scores(run: Run, *, stage: str | None = None, step: int | None = None) -> "pd.DataFrame":
+    """Records of the last checkpoint, or of one with this stage and step, by the plan that the run was last used for."""
+    table = _rows_of_plan(run)
+    order = {name: place for place, name in enumerate(run.about["lineage"]["stages"])}
+    own = table[table["metric"].eq("sae_l0") & table["control"].isna()]
+    for column, wanted in (("stage", stage), ("step", step)):
+        own = own[own[column].eq(wanted)] if wanted is not None else own
+    if own.empty:
+        return own
+    last = own.assign(place=own["stage"].map(order)).sort_values(["place", "step"]).iloc[-1]
+    for column in ("stage", "step", "revision"):  # a model without a step has none in its rows either
+        table = table[table[column].isna() if own[column].isna()[last.name] else table[column].eq(last[column])]
+    return table
+
+
+def _rows_of_plan(run: Run) -> "pd.DataFrame":
+    """Records of the plan that the run was last used for: it may hold those of other plans."""
+    plan, settings, table = plan_of_run(run), run.about["settings"], run.records("metric like 'sae_%'")
+    if _UNITS not in settings:  # written by an earlier version
+        return table[table["site"].eq(plan.site)]
+    history = _history_prefix(plan, settings[_FLOOR])
+    return table[table["unit"].isin([*settings[_UNITS], settings[_FLOOR]]) | table["unit"].str.startswith(history)]
 
 
 def plan_of_run(run: Run) -> SaePlan:
@@ -205,5 +229,8 @@ def plan_of_run(run: Run) -> SaePlan:
     settings = run.about["settings"]
     if "permutations" not in settings or "site" not in settings:
         raise BadInput(f"{run.folder} holds no sparse autoencoders: name a run of that job.")
-    fields_of: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-    return SaePlan(**fields_of)
+    known = {field.name for field in fields(SaePlan)}
+    plan: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name in known
+    }
+    return SaePlan(**plan)
