@@ -205,9 +205,10 @@ def last_scores(run: Run, *, stage: str | None = None, step: int | None = None) 
         own = own[own[column].eq(wanted)] if wanted is not None else own
     if own.empty:
         return own
-    last = own.assign(place=own["stage"].map(order)).sort_values(["place", "step"]).iloc[-1]
+    last = own.assign(place=own["stage"].map(order)).sort_values(["place", "step"]).tail(1)
     for column in ("stage", "step", "revision"):  # a model without a step has none in its rows either
-        table = table[table[column].isna() if own[column].isna()[last.name] else table[column].eq(last[column])]
+        values = last[column].dropna().tolist()
+        table = table[table[column].isin(values) if values else table[column].isna()]
     return table
 
 
