@@ -70,17 +70,16 @@ def unused_parts(sheets: Sequence[CheckpointMetadata], clean: Collection[str] = 
     from ontogeny.models import stored_tensors
 
     networks: dict[str, Any] = {}
-    compared: dict[tuple[int, frozenset[tuple[str, str]]], tuple[Any, tuple[str, ...]]] = {}
+    compared: dict[tuple[int, ...], tuple[Any, tuple[str, ...]]] = {}
     groups: dict[tuple[str, Severity, str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for sheet in sheets:
         network = None if sheet.name in clean else _network(sheet, networks)
         if network is None:
             continue
         # The checkpoints of a lineage store the same tensors, so that one comparison serves them all.
-        dtypes = _dtypes(sheet) or {}
-        key = id(network), frozenset([*((name, "") for name in sheet.tensors), *dtypes.items()])
+        key = id(network), *map(id, sheet.tables.values())
         if key not in compared:
-            scaled = tuple(stored_tensors.integer_tensors(network, dtypes))
+            scaled = tuple(stored_tensors.integer_tensors(network, _dtypes(sheet) or {}))
             compared[key] = stored_tensors.unused_by_name(network, sheet.tensors), scaled
         unused, scaled = compared[key]
         groups["unused_tensors", "fault", _NO_PLACE, _RESAVE, unused.inside].append(sheet.name)
@@ -130,6 +129,8 @@ def _network(sheet: CheckpointMetadata, known: dict[str, Any]) -> Any:
 
 def _misplaced_tensors(sheet: CheckpointMetadata) -> list[str]:
     """Tensors that occur twice, or in another shard than the index says."""
+    if len(sheet.tables) == 1 and not sheet.index:
+        return []
     texts = []
     held = Counter(name for table in sheet.tables.values() for name in table)
     if twice := sorted(name for name, n in held.items() if n > 1):
@@ -260,13 +261,12 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
     for trait in _CONFIG_FIELDS:
         usual: dict[str, Any] = {}
         for stage in lineage.stages:
-            mine = [
-                (s, value, _comparison_key(value))
-                for s in sheets
-                if s.checkpoint.stage == stage.name and (value := trait.of(s)) is not None
-            ]
-            if not mine:
+            of_stage = [(s, trait.of(s)) for s in sheets if s.checkpoint.stage == stage.name]
+            values = {id(value): value for _, value in of_stage if value is not None}
+            if not values:
                 continue
+            keys = {place: _comparison_key(value) for place, value in values.items()}
+            mine = [(s, value, keys[id(value)]) for s, value in of_stage if value is not None]
             most = Counter(key for _, _, key in mine).most_common(1)[0][0]
             usual[stage.name] = next(value for _, value, key in mine if key == most)
             if odd := [(s, value) for s, value, key in mine if key != most]:
@@ -290,12 +290,17 @@ def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFin
     return [f for f in found if not (f.kind == "tokenizer" and f.checkpoints in reported)]
 
 
-def _shapes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    return {name: list(entry.shape) for name, entry in sheet.tensors.items()} if _is_whole_model(sheet) else None
+def _shapes(sheet: CheckpointMetadata) -> Mapping[str, Any] | None:
+    return _joined([table.shapes for table in sheet.tables.values()]) if _is_whole_model(sheet) else None
 
 
-def _dtypes(sheet: CheckpointMetadata) -> dict[str, Any] | None:
-    return {name: entry.dtype for name, entry in sheet.tensors.items()} if _is_whole_model(sheet) else None
+def _dtypes(sheet: CheckpointMetadata) -> Mapping[str, str] | None:
+    return _joined([table.dtypes for table in sheet.tables.values()]) if _is_whole_model(sheet) else None
+
+
+def _joined(tables: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """All entries; those of a single file as they are, since many checkpoints share them."""
+    return tables[0] if len(tables) == 1 else {name: entry for table in tables for name, entry in table.items()}
 
 
 def _is_whole_model(sheet: CheckpointMetadata) -> bool:
@@ -325,7 +330,7 @@ _CONFIG_FIELDS = (
 
 
 def _comparison_key(value: Any) -> str:
-    return repr(sorted(value.items())) if isinstance(value, dict) else str(value)
+    return repr(sorted(value.items())) if isinstance(value, Mapping) else str(value)
 
 
 def _difference(usual: Any, odd: Any) -> str:

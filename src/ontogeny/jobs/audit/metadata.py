@@ -4,6 +4,7 @@ A file that several checkpoints share (the same hash on the Hub) is read once; o
 Source of the layout: github.com/huggingface/safetensors, "Format".
 """
 
+import functools
 import hashlib
 import json
 import threading
@@ -32,6 +33,18 @@ class TensorEntry:
     bytes: int
 
 
+class TensorTable(dict[str, TensorEntry]):
+    """Tensors of a weight file by name; files with equal headers share one."""
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, list[int]]:
+        return {name: list(entry.shape) for name, entry in self.items()}
+
+    @functools.cached_property
+    def dtypes(self) -> dict[str, str]:
+        return {name: entry.dtype for name, entry in self.items()}
+
+
 def checkpoint_names(lineage: Lineage) -> dict[Checkpoint, str]:
     """Name of each checkpoint in findings: with its stage where there are several."""
     several = len(lineage.stages) > 1
@@ -46,8 +59,8 @@ class CheckpointMetadata:
     identity: str | None = None
     """Equal for equal weights."""
     weights: tuple[WeightFile, ...] = ()
-    tables: Mapping[str, Mapping[str, TensorEntry]] = field(default_factory=dict)
-    """Tensors of each weight file, by name."""
+    tables: Mapping[str, TensorTable] = field(default_factory=dict)
+    """Tensors of each weight file."""
     index: Mapping[str, str] = field(default_factory=dict)
     """Shard of each tensor according to the index; empty without an index."""
     total: int | None = None
@@ -221,15 +234,15 @@ class _MetadataReading:
             return ()
         return tuple(files[name] for name in names)
 
-    def _table(self, file: WeightFile) -> dict[str, TensorEntry] | None:
+    def _table(self, file: WeightFile) -> TensorTable | None:
         try:
-            table: dict[str, TensorEntry] = self._once("header", file, lambda: self._header(file))
+            table: TensorTable = self._once("header", file, lambda: self._header(file))
             return table
         except CheckpointError as error:
             self.problems.append(("truncated" if "bytes" in str(error) else "unreadable", str(error)))
             return None
 
-    def _header(self, file: WeightFile) -> dict[str, TensorEntry]:
+    def _header(self, file: WeightFile) -> TensorTable:
         first = self._bytes(file.name, 0, min(HEADER_READ_BYTES, file.size))
         length = int.from_bytes(first[:8], "little")
         if first.startswith(b"version "):
@@ -238,12 +251,13 @@ class _MetadataReading:
             raise CheckpointError(f"{file.name} is cut off or not a safetensors file ({file.size} bytes)")
         if 8 + length > len(first):
             first += self._bytes(file.name, len(first), 8 + length)
+        text = first[8 : 8 + length]
         try:
-            header = json.loads(first[8 : 8 + length])
-            table = {name: _entry(row) for name, row in header.items() if name != "__metadata__"}
-            end = 8 + length + max((row["data_offsets"][1] for n, row in header.items() if n in table), default=0)
+            # The checkpoints of a training run have equal headers.
+            table, size = self.reader.once(("table", hashlib.sha256(text).hexdigest()), lambda: _parse_header(text))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
             raise CheckpointError(f"{file.name} has an unreadable header") from None
+        end = 8 + length + size
         if end != file.size:
             state = "cut off" if file.size < end else "too long"
             raise CheckpointError(f"{file.name} is {state}: {file.size} bytes, its header says {end}")
@@ -303,6 +317,13 @@ class _MetadataReading:
     def _once(self, what: str, file: WeightFile, read: Any) -> Any:
         # A local file has no hash to recognise it by.
         return self.reader.once((what, file.sha256), read) if file.sha256 else read()
+
+
+def _parse_header(text: bytes) -> tuple[TensorTable, int]:
+    """The tensors of a safetensors header, and where the last one ends."""
+    rows = {name: row for name, row in json.loads(text).items() if name != "__metadata__"}
+    table = TensorTable({name: _entry(row) for name, row in rows.items()})
+    return table, max((row["data_offsets"][1] for row in rows.values()), default=0)
 
 
 def _entry(row: Mapping[str, Any]) -> TensorEntry:
