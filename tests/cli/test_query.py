@@ -1,11 +1,13 @@
 """`ontogeny query`: whole columns for programs; on a screen names are whole and texts wrap."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from ontogeny.cli import query
+from ontogeny.cli._output import json_rows, json_text
 
 NAMES = ["concept", "site", "metric", "text"]
 LONG = "It was a day like others, and the sun was up.\nThen it was night, and nobody knew why the moon had gone away so early."
@@ -53,3 +55,18 @@ def test_markdown_keeps_a_row_on_a_line() -> None:
     lines = query._markdown(pd.DataFrame([{"text": LONG, "site": "a|b"}])).splitlines()
     assert len(lines) == 3
     assert "up.<br>Then" in lines[2]
+
+
+def test_json_keeps_every_digit_and_has_no_nan() -> None:
+    import duckdb
+
+    frame = duckdb.sql(
+        "select 4.115818731134218e-16::double as small, null::int as step, 'nan'::double as lost, 'inf'::double as far, "
+        "map {'at': '0.05'} as coords, [1.5, null] as list union all select 2, 3, 1, 2, map {}, []"
+    ).df()
+    first, second = json.loads(json_text(json_rows(frame)))
+    assert first == {
+        "small": 4.115818731134218e-16, "step": None, "lost": None, "far": None, "coords": {"at": "0.05"}, "list": [1.5, None],
+    }  # fmt: skip
+    assert (second["step"], second["coords"], second["list"]) == (3, {}, [])
+    assert json.loads(json_text({"deep": [{"value": float("nan")}]})) == {"deep": [{"value": None}]}

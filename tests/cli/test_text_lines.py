@@ -37,3 +37,9 @@ def test_rejects_cells_that_are_no_text(tmp_path, cell):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ["one", cell]))
     with pytest.raises(BadInput, match="line 2: the text must be a text"):
         read_text_lines(tmp_path / "a.jsonl")
+
+
+def test_only_line_ends_separate_texts(tmp_path):
+    texts = ["one\u2028and still one", "two\x0cand\x85still\x1etwo", "three"]
+    (tmp_path / "a.txt").write_bytes("\r\n".join(texts).encode())
+    assert read_text_lines(tmp_path / "a.txt") == texts

@@ -346,7 +346,7 @@ parent = "pretrain"
 def test_lineage_file(tmp_path: Path) -> None:
     trainer(tmp_path / "run" / "base", 1, 2)
     trainer(tmp_path / "run" / "sft", 3)
-    (tmp_path / "run" / "lineage.toml").write_text(TOML)
+    (tmp_path / "run" / "lineage.toml").write_text(TOML, encoding="utf-8-sig")  # as Notepad saves it
     here = os.getcwd()
     for source in (tmp_path / "run", tmp_path / "run" / "lineage.toml", str(tmp_path / "run")):
         lineage = Lineage.open(source)

@@ -158,3 +158,10 @@ def test_ancestry() -> None:
     assert [stage.name for stage in staged().ancestry("dpo")] == ["pretrain", "sft", "dpo"]
     with pytest.raises(BadInput, match=r"did you mean '?dpo"):
         staged().stage("dop")
+
+
+def test_models_without_a_step_have_no_place_on_the_axis() -> None:
+    numbered = [Checkpoint("run", f"step{step}", step=step) for step in (100, 200)]
+    named = [Checkpoint("run", name) for name in ("average", "best", "ema", "final")]
+    run = Lineage("run", (Stage("pretrain", (*numbered, *named)),))
+    assert [c.name for c in run.select("log:5").checkpoints] == ["step100", "step200", "final"]

@@ -101,7 +101,7 @@ def _run(words: Sequence[str], alert: Alert) -> None:
     def run() -> None:
         try:
             content = json.dumps(alert_content(alert), ensure_ascii=False)
-            subprocess.run(words, input=content, text=True, timeout=_TIMEOUT_SECONDS, check=True, capture_output=True)
+            subprocess.run(words, input=content.encode(), timeout=_TIMEOUT_SECONDS, check=True, capture_output=True)
         except (OSError, subprocess.SubprocessError) as error:
             _LOG.warning("the command %s failed for an alert: %s", words[0], error)
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,7 +216,8 @@ def read_text_lines(path: Path) -> list[str]:
         from ontogeny.data.tables import decode_text
 
         try:
-            lines = decode_text(path.read_bytes(), str(path)).splitlines()
+            # Not `splitlines`, which also ends a line at marks inside a text, such as U+2028 or a form feed.
+            lines = re.split(r"\r\n|\r|\n", decode_text(path.read_bytes(), str(path)))
         except OSError as error:
             raise BadInput(f"{path} cannot be read ({error.strerror}): give a file with one text per line.") from None
     if not any(line.strip() for line in lines):

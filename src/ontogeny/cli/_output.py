@@ -1,8 +1,10 @@
 """Printing: plans and results as text or JSON, tables of rows, quantities with units."""
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,35 @@ if TYPE_CHECKING:
 def print_output(data: Any, lines: Iterable[str], *, as_json: bool) -> None:
     """Print the data as JSON, or the lines."""
     if as_json:
-        typer.echo(json.dumps(data, indent=2, default=str))
+        typer.echo(json_text(data))
         return
     for line in lines:
         typer.echo(line)
 
 
+def json_text(data: Any) -> str:
+    """The data as JSON, with every digit of a number; a number that is not finite is null, since JSON has none."""
+    return json.dumps(_json_value(data), indent=2, allow_nan=False)
+
+
 def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """The rows of a table, as JSON takes them: NaN is null, coordinates are a dictionary."""
-    coords = frame.get("coords")
-    rows: list[dict[str, Any]] = json.loads(frame.drop(columns="coords", errors="ignore").to_json(orient="records"))
-    return rows if coords is None else [r | {"coords": dict(c)} for r, c in zip(rows, coords, strict=True)]
+    columns = [_json_value(frame.iloc[:, i].tolist()) for i in range(len(frame.columns))]
+    return [dict(zip(map(str, frame.columns), row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(entry) for entry in value]
+    if hasattr(value, "tolist"):  # a number or an array of NumPy
+        return _json_value(value.tolist())
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    return None if str(value) in ("<NA>", "NaT") else str(value)
 
 
 def next_command(folder: Path, command: str) -> str:
@@ -146,7 +166,7 @@ def run_outcome(run: "Run") -> dict[str, Any]:
         "lineage": about["lineage"]["name"],
         "checkpoints": len(about["lineage"]["checkpoints"]),
         "scores": json_rows(last),
-        "events": json.loads(events.dropna(axis=1, how="all").to_json(orient="records")),
+        "events": json_rows(events.dropna(axis=1, how="all")),
         "positive": positive_classes(about["concepts"]),
         "warnings": {concept["name"]: concept["warnings"] for concept in about["concepts"]},
         "failures": about["failures"],

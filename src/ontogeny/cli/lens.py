@@ -62,10 +62,12 @@ def lens_command(
     half: dict[str, int | None] = {}
     order = {stage.name: place for place, stage in enumerate(checkpoints.stages)}
     rows = rows.assign(place=rows["stage"].map(order)).sort_values(["method", "place", "step", "layer"])
-    for place, own in rows.groupby(["stage", "step", "method"], dropna=False, sort=False):
-        stage, step, name = cast("tuple[str, float, str]", place)
+    for place, own in rows.groupby(["stage", "step", "revision", "method"], dropna=False, sort=False):
+        stage, step, revision, name = cast("tuple[str, float, str, str]", place)
         reached = own[own["value"].ge(0.5)]["layer"]
-        half[f"{name}, {checkpoint_label(stage, step)}"] = int(reached.iloc[0]) if len(reached) else None
+        label = f"{name}, {checkpoint_label(stage, step)}"
+        label += f" ({revision})" * (label in half)  # of several models without a step
+        half[label] = int(reached.iloc[0]) if len(reached) else None
     lines = [
         visited_line(checkpoints),
         f"{counted(len(rows), 'row')} of agreement with the final output",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ontogeny.cli import _arguments as arg
+from ontogeny.cli._output import json_rows, json_text
 from ontogeny.cli._streams import raw
 from ontogeny.errors import BadInput, escape_control
 
@@ -52,7 +53,7 @@ def query_command(
         case "csv":
             _csv_cells(frame).to_csv(sys.stdout if sys.stdout.isatty() else raw(sys.stdout), index=False)
         case "json":
-            print(frame.to_json(orient="records", indent=2))
+            print(json_text(json_rows(frame)))
         case "markdown":
             print(_markdown(frame))
         case _:

@@ -127,7 +127,7 @@ def load_manifest(path: Path) -> LineageManifest:
         BadInput: the file cannot be read or has the wrong format.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # an editor may write a byte order mark
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({' '.join(str(error).split())}): correct the file.") from None
     _check_keys(str(path), {k: v for k, v in content.items() if k != "stages"}, _LINEAGE_KEYS, ("stages",))

@@ -83,7 +83,7 @@ def spread_checkpoints(checkpoints: Sequence[Checkpoint], count: int) -> list[Ch
         inner = count - 2
         offset = 0 if checkpoints[0].step == 0 else 1
         targets = [low + (high - low) * (i + offset) / (inner + offset) for i in range(inner)]
-        for target in targets:
+        for target in targets[: len(rest)]:  # checkpoints without a step have no place between them
             near = min(rest, key=lambda c: _log_distance(c, math.exp(target)))
             rest.remove(near)
             kept.add(near)

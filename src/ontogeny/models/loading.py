@@ -3,6 +3,7 @@
 Weights must be safetensors unless pickles are allowed. Unknown families are refused before their weights are read.
 """
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -215,7 +216,8 @@ def parse_config(settings: Mapping[str, Any]) -> "PretrainedConfig | None":
 
     _check_counts(settings, "config.json")
     try:
-        return _without_own_code(AutoConfig.for_model(**settings))
+        # A copy, since config classes write into nested settings, such as those of rotary embeddings.
+        return _without_own_code(AutoConfig.for_model(**copy.deepcopy(dict(settings))))
     except Exception:  # each config class raises its own errors; loading will raise the proper one
         return None
 

@@ -177,6 +177,19 @@ def test_sound_run_has_no_findings(sound: Path) -> None:
     assert made.sentence == "6 checkpoints audited, nothing found."
 
 
+def test_configs_that_are_written_otherwise_are_equal(sound: Path, tmp_path: Path) -> None:
+    top = Path(shutil.copytree(sound, tmp_path / "run"))
+    for place, step in enumerate(STEPS):
+        rope = [("rope_type", "linear"), ("factor", 2 if place else 2.0)]
+        written = {"rope_theta": 10000 if place == 2 else 1e4, "rope_parameters": dict(rope[:: 1 if place else -1])}
+        edit(top / f"checkpoint-{step}" / "config.json", **written)
+    assert audit(Lineage.open(top)).findings == ()
+    edit(top / "checkpoint-2000" / "config.json", rope_parameters={"rope_type": "linear", "factor": 4})
+    [finding] = audit(Lineage.open(top)).findings
+    assert (finding.kind, finding.checkpoints) == ("config", ("checkpoint-2000",))
+    assert "rope_parameters is" in finding.what
+
+
 @pytest.mark.parametrize("plant", PLANTED)
 def test_finds_exactly_the_planted_fault(plant: str, sound: Path, tmp_path: Path) -> None:
     top = Path(shutil.copytree(sound, tmp_path / "run"))

@@ -330,15 +330,24 @@ _CONFIG_FIELDS = (
 
 
 def _comparison_key(value: Any) -> str:
-    return repr(sorted(value.items())) if isinstance(value, Mapping) else str(value)
+    """A text that is the same for equal values: neither the order of keys nor 10000 for 10000.0 is a difference."""
+    return repr(_canonical(value)) if isinstance(value, Mapping) else str(value)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((str(name), _canonical(entry)) for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _difference(usual: Any, odd: Any) -> str:
     """The first field that differs; empty for values without fields."""
     if not isinstance(usual, dict) or not isinstance(odd, dict):
         return ""
-    name = next(name for name in sorted({*usual, *odd}) if usual.get(name) != odd.get(name))
-    count = sum(usual.get(n) != odd.get(n) for n in {*usual, *odd})
+    differing = [n for n in sorted({*usual, *odd}) if repr(_canonical(usual.get(n))) != repr(_canonical(odd.get(n)))]
+    name, count = differing[0], len(differing)
     more = f" (and {count - 1} more)" if count > 1 else ""
     return f": {name} is {odd.get(name, 'absent')}, not {usual.get(name, 'absent')}{more}"
 

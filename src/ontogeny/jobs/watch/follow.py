@@ -319,7 +319,7 @@ def _alert_key(entry: Mapping[str, object]) -> tuple[object, ...]:
 def _lines(path: Path) -> list[dict[str, object]]:
     """Lines of a file of JSON objects; one that was cut off is left out."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         try:
             entry = json.loads(line)
         except ValueError:
