@@ -182,7 +182,10 @@ def test_configs_that_are_written_otherwise_are_equal(sound: Path, tmp_path: Pat
     for place, step in enumerate(STEPS):
         rope = [("rope_type", "linear"), ("factor", 2 if place else 2.0)]
         written = {"rope_theta": 10000 if place == 2 else 1e4, "rope_parameters": dict(rope[:: 1 if place else -1])}
-        edit(top / f"checkpoint-{step}" / "config.json", **written)
+        edit(top / f"checkpoint-{step}" / "config.json", num_attention_heads=2, **written)
+    # As a later version of transformers writes it.
+    later = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    edit(top / "checkpoint-5000" / "config.json", rope_parameters=later, rope_theta=None, rms_norm_eps=1e-6)
     assert audit(Lineage.open(top)).findings == ()
     edit(top / "checkpoint-2000" / "config.json", rope_parameters={"rope_type": "linear", "factor": 4})
     [finding] = audit(Lineage.open(top)).findings

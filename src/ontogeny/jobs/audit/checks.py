@@ -8,11 +8,12 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
 from ontogeny._version import __version__
+from ontogeny.errors import BadInput
 from ontogeny.jobs.audit.metadata import CheckpointMetadata, checkpoint_names
 from ontogeny.lineage import Lineage
 from ontogeny.storage.files import content_digest
@@ -257,7 +258,7 @@ def off_trajectory(lineage: Lineage) -> list[AuditFinding]:
 
 def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list[AuditFinding]:
     """Changes within a stage (checkpoints that differ from most), and from one stage to the next."""
-    found, shown = [], checkpoint_names(lineage)
+    found, shown, sheets = [], checkpoint_names(lineage), _with_common_configs(sheets)
     for trait in _CONFIG_FIELDS:
         usual: dict[str, Any] = {}
         for stage in lineage.stages:
@@ -282,6 +283,33 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
                 advice = "Compare numbers of the two stages with this in mind."
                 found.append(AuditFinding(trait.kind, "warning", (shown[stage.checkpoints[0]],), text, advice))
     return _drop_repeated_tokenizer_finding(found)
+
+
+def _with_common_configs(sheets: Sequence[CheckpointMetadata]) -> list[CheckpointMetadata]:
+    """The sheets, of which those whose configs mean the same have the same one: versions of transformers write them otherwise."""
+    meanings: dict[str, str] = {}
+    first: dict[str, Mapping[str, Any]] = {}
+    common = []
+    for sheet in sheets:
+        text = repr(_canonical(sheet.config))
+        if text not in meanings:
+            meanings[text] = _meaning(sheet.config) or text
+        common.append(replace(sheet, config=first.setdefault(meanings[text], sheet.config)))
+    return common
+
+
+def _meaning(config: Mapping[str, Any]) -> str | None:
+    """The checked fields as transformers reads them, defaults included; None if it cannot."""
+    from ontogeny.models.loading import parse_config
+
+    try:
+        parsed = parse_config(config) if config else None
+    except BadInput:
+        return None
+    if parsed is None:
+        return None
+    fields = parsed.to_dict()
+    return repr(_canonical({name: fields.get(name) for name in _CHECKED_CONFIG_FIELDS.split()}))
 
 
 def _drop_repeated_tokenizer_finding(found: list[AuditFinding]) -> list[AuditFinding]:
