@@ -1,6 +1,7 @@
 """Split-softmax, capping and guidance in real forward passes: identities, with and without a KV cache, whatever the padding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ontogeny.steering.log_likelihood import TokenizedAnswer, token_log_likeliho
 from ontogeny.steering.steer import Edit, split_softmax_everywhere, steer
 from tests.helpers.tiny_models import outspoken
 
-FAMILIES = ("gpt2", "llama", "gemma3_text")
+FAMILIES = ("gpt2", "llama", "gemma3_text", "bloom")
 ROWS = [torch.tensor([5, 17, 40, 9, 201, 33, 61, 7]), torch.tensor([8, 8, 120, 64, 77])]
 SYSTEM = [torch.arange(len(row)) < 3 for row in ROWS]
 SAMPLED = {"tokens": 6, "temperature": 1.0, "samples": 2}
@@ -132,9 +133,10 @@ def test_wrong_edits_are_refused(tiny: Callable[..., Path]) -> None:
         with pytest.raises(BadInput, match=words):
             make()
     bloom, neox = outspoken(tiny("bloom")), outspoken(tiny("gpt_neox"))
+    unknown = replace(bloom, architecture=replace(bloom.architecture, own_attention=None))
     answer = [TokenizedAnswer(ROWS[0], 4)]
     with pytest.raises(BadInput, match="of bloom cannot be reached"):
-        token_log_likelihoods(bloom, answer, split_softmax_everywhere(bloom, 0.5, [SYSTEM[0]]))
+        token_log_likelihoods(unknown, answer, split_softmax_everywhere(unknown, 0.5, [SYSTEM[0]]))
     with pytest.raises(BadInput, match="at attention sites only"):
         token_log_likelihoods(neox, answer, [("resid.1", SplitSoftmax(0.5))])
     control = [Edit(edit.site, edit.what.null(1), "prompt") for edit in split_softmax_everywhere(neox, 0.5, "prompt")]

@@ -16,7 +16,8 @@ class AttentionVectors:
     """Queries and keys of one text, with the attention that they make."""
 
     queries: Float[Tensor, "layer head token d"]
-    """Scaled so that attention is the softmax of q·k/√d, whatever factor the family uses."""
+    """Scaled so that attention is the softmax of q·k/√d, whatever factor the family uses. With ALiBi (Bloom, some Falcons) the last
+    coordinate is r in the queries and r · position in the keys, with r² = √d · slope of the head (arXiv:2108.12409)."""
     keys: Float[Tensor, "layer head token d"]
     patterns: Float[Tensor, "layer head query key"]
     """Attention of each token (rows sum to 1), after the family's mask and soft cap."""
@@ -30,7 +31,7 @@ def attention_vectors(model: Model, ids: Int[Tensor, " token"]) -> AttentionVect
         ids: Token ids of the text, without padding.
 
     Raises:
-        BadInput: the family computes its attention in another way, as Bloom, Falcon and GPT-J do.
+        BadInput: the family has no table, and computes its attention in a way of its own.
     """
     return batch_attention_vectors(model, ids[None])[0]
 
@@ -45,7 +46,7 @@ def batch_attention_vectors(
         inputs: Token ids without padding, or pixels.
 
     Raises:
-        BadInput: the family computes its attention in another way, as Bloom, Falcon and GPT-J do.
+        BadInput: the family has no table, and computes its attention in a way of its own.
     """
     options: dict[str, Any] = {"use_cache": False} if model.architecture.causal else {}
     name = "pixel_values" if model.architecture.images else "input_ids"

@@ -5,6 +5,7 @@ structure of the network is used if it is unambiguous; `models.validation` check
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,36 @@ from torch import nn
 from ontogeny import plugins
 from ontogeny.errors import BadInput
 
-__all__ = ["Architecture", "architecture_of", "find_architecture", "infer_architecture", "unsupported_model"]
+__all__ = [
+    "Architecture",
+    "OwnAttention",
+    "architecture_of",
+    "find_architecture",
+    "infer_architecture",
+    "unsupported_model",
+]
 
 _ATTENTION_NAME = re.compile(r"attn|attention")
 _MLP_NAME = re.compile(r"mlp|ffn|feed_?forward")
 _NORM_NAME = re.compile(r"norm|(^|_)ln|ln(_|$)")
 _HEAD_INPUT_NAME = re.compile(r"^w?(q|k|v|qkv|query|key|value|g|gate)(_|$)|query_key_value")
 """Names of the query, key and value projections, which also have the width of the residual stream."""
+
+
+Attend = Callable[..., Any]
+"""Attention in transformers' common form, `attend(module, query, key, value, mask, scaling=None, bias=None)`.
+
+It returns the outputs of the heads `[row, query, head, v]` and the pattern. A bias `[row, head, 1, key]` is added to the scores."""
+
+
+@dataclass(frozen=True)
+class OwnAttention:
+    """The method in which a family computes its attention, if it does not call the common function of transformers."""
+
+    method: Callable[[nn.Module, Attend], tuple[nn.Module, str, Callable[..., Any]]]
+    """From a block and `attend`: the module, the name of its method, and a method that does the same by calling `attend`."""
+    has_position_bias: Callable[[Any], bool] = lambda config: False
+    """Whether a model of this config adds a bias by position to the scores (ALiBi): one more coordinate of its queries and keys."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +79,8 @@ class Architecture:
     """Whether tokens attend to earlier tokens only, so that texts of similar length can share a batch."""
     images: bool = False
     """Whether the input is pixels instead of tokens."""
+    own_attention: OwnAttention | None = None
+    """How its queries, keys and patterns are reached, if its attention is not the common function of transformers."""
 
     @property
     def is_inferred(self) -> bool:

@@ -76,8 +76,8 @@ def read_hooks(model: Model, wanted: Sequence[tuple[str, int]], sink: Activation
     Reads see the changes of `write_hooks` that were opened before. Values are `[batch, token, d]`; heads are concatenated.
 
     Raises:
-        BadInput: neurons of a mixture of experts, each of which has its own, or queries and keys of a family whose attention is not the
-            common function of transformers.
+        BadInput: neurons of a mixture of experts, each of which has its own, or queries and keys of a family whose attention cannot be
+            reached.
     """
     in_attention = {(part, layer) for part, layer in wanted if part in ATTENTION_PARTS}
     with contextlib.ExitStack() as hooks:

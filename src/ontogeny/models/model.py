@@ -378,7 +378,9 @@ _DIGESTS: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, str]]" = WeakKe
 def site_width(model: Model, site: Site) -> int:
     """Number of dimensions of a site."""
     if site.part in HEAD_PARTS:
-        return model.d_head
+        own = model.architecture.own_attention
+        has_bias = own is not None and own.has_position_bias(model.network.config)
+        return model.d_head + (site.part != "head" and has_bias)
     return output_weight(model, site).shape[0] if site.part == "neuron" else model.d
 
 
