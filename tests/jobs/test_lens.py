@@ -1,6 +1,7 @@
 """`ontogeny lens`: rows of agreement over layers and steps, resumable, with the corpus error of fitted lenses, and a view."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,18 @@ def test_a_text_of_one_token_does_not_move_the_others_to_another_half(lineage: P
     settings = LensSettings(lenses=("jacobian",), jacobian_texts=1, most_tokens=6)
     expected, rows = (lens_rows(model, texts, settings) for texts in (TEXTS[:4], ["a", *TEXTS[:4]]))
     assert [repr(row) for row in rows] == [repr(row) for row in expected]
+
+
+def test_other_settings_replace_the_rows_of_the_same_lens_only(lineage: Path, tmp_path: Path) -> None:
+    logit = LensSettings(lenses=("logit",), most_tokens=6)
+    run = lens(lineage, TEXTS, tmp_path / "out", logit)
+    lens(lineage, TEXTS[:6], run.folder, replace(logit, lenses=("tuned",), tuned_steps=0))
+    before = run.records("metric = 'lens_kl'")
+    assert before.groupby(["method", "step", "layer"]).size().eq(1).all()
+    assert set(before.method) == {"logit", "tuned"}
+    lens(lineage, TEXTS[:8], run.folder, logit)
+    after = run.records("metric = 'lens_kl'")
+    assert after.groupby(["method", "step", "layer"]).size().eq(1).all()
+    kept = (after.method.eq("tuned"), before.method.eq("tuned"))
+    assert after[kept[0]].value.tolist() == before[kept[1]].value.tolist()
+    assert (after[~kept[0]].n < before[~kept[1]].n.min()).all()

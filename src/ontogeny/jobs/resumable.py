@@ -31,6 +31,7 @@ from ontogeny.storage.checksums import end_session
 from ontogeny.storage.failures import Failure
 from ontogeny.storage.files import content_digest
 from ontogeny.storage.lock import is_empty_run, run_lock
+from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run
 
@@ -211,6 +212,33 @@ def described_session(
         run.describe(about)
         yield
         run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
+
+
+_PLACE = ("lineage", "stage", "step", "revision", "concept", "site", "metric", "method", "control", "seed")
+"""Columns that say what a row measures, and where."""
+
+
+def drop_replaced(
+    run: Run, units: Collection[str], *, coords: Sequence[str] = (), where: str = "method is not null"
+) -> None:
+    """Drop units of earlier sessions that measured the same places under other settings: a reader of the table would mix both.
+
+    Args:
+        units: All units of this session, of one job.
+        coords: Coordinates that belong to a place.
+        where: SQL condition of the rows that are compared.
+    """
+    own, job = ", ".join(map(sql_text, units)), next(iter(units)).partition("-")[0]
+    columns = [*_PLACE, *(f"coords[{sql_text(name)}]" for name in coords)]
+    names = [f"place_{i}" for i in range(len(columns))]
+    keyed = ", ".join(f"{column} as {name}" for column, name in zip(columns, names, strict=True))
+    same = " and ".join(f"a.{name} is not distinct from b.{name}" for name in names)
+    rows = run.query(
+        f"with places as (select distinct unit, {keyed} from records where starts_with(unit, {sql_text(job + '-')}) and ({where})) "
+        f"select distinct b.unit as unit from places a join places b on {same} where a.unit in ({own}) and b.unit not in ({own})"
+    )
+    for unit in rows["unit"]:
+        run.drop(str(unit))
 
 
 def fetch_ahead(

@@ -95,6 +95,7 @@ def drift(
         fetched = resumable.fetch_ahead(missing, options, delete_behind=delete_behind)
         failures += resumable.visit_checkpoints(run, fetched, visit, tolerant=len(lineage.checkpoints) > 1)
         resumable.check_any_done(run, every, failures)
+        resumable.drop_replaced(run, every)
     return run
 
 

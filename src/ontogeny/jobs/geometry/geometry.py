@@ -83,6 +83,10 @@ def embedding_geometry(
                 continue
             run.log({"checkpoint": c.name, "stage": c.stage, "seconds": time.perf_counter() - began})
         resumable.check_any_done(run, units, failures)
+        pairs = "coords['against'] is not null"
+        resumable.drop_replaced(
+            run, units, coords=("against", "other_model", "other_stage", "other_step", "space"), where=pairs
+        )
         if missing:
             _summarise(run, plan)
     return run

@@ -77,4 +77,5 @@ def lens(
         fetched = resumable.fetch_ahead(missing, options, delete_behind=delete_behind)
         failures += resumable.visit_checkpoints(run, fetched, visit, tolerant=len(lineage.checkpoints) > 1)
         resumable.check_any_done(run, units.values(), failures)
+        resumable.drop_replaced(run, units.values())
     return run

@@ -117,7 +117,8 @@ def sae(
         failures += resumable.visit_checkpoints(run, fetched, visit, tolerant=len(lineage.checkpoints) > 1)
         resumable.check_any_done(run, units.values(), failures)
         measured = {checkpoint: unit for checkpoint, unit in units.items() if run.done(unit)}
-        _keep_history(run, lineage.name, measured, floor, plan, on_progress)
+        history = _keep_history(run, lineage.name, measured, floor, plan, on_progress)
+        resumable.drop_replaced(run, [*units.values(), floor, history], coords=("latents", "sparsity"))
     return run
 
 
@@ -128,12 +129,12 @@ def _keep_history(
     floor: str,
     plan: SaePlan,
     on_progress: ProgressCallback,
-) -> None:
-    """Match the latents of all measured checkpoints, unless the run has these matches."""
+) -> str:
+    """Match the latents of all measured checkpoints, unless the run has these matches; the unit of the matches."""
     prefix = _history_prefix(plan, floor)
     unit = f"{prefix}-{content_digest(list(measured.values()))}"
     if run.done(unit):
-        return
+        return unit
     names = list(measured.values())
     stamps = [CheckpointStamp.of(lineage, unit, checkpoint) for checkpoint in measured]
 
@@ -149,6 +150,7 @@ def _keep_history(
     )
     run.keep(unit, rows)
     run.forget(prefix, but=unit)
+    return unit
 
 
 def _history_prefix(plan: SaePlan, floor: str) -> str:
