@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("nicegui", reason="needs the extra dashboard")
 from ontogeny.dashboard.attention_page import write_attention_page
 from ontogeny.models.vision import load_image_model
+from ontogeny.views import load_views
 from tests.dashboard.conftest import HOSTILE
 from tests.helpers.browser import open_chromium
 from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_pack, chat_run
@@ -92,6 +93,25 @@ def test_an_address_shows_the_same_again_and_tabs_are_apart(page: Any) -> None:
     other.wait_for_function("!location.search.includes('concept=')")
     assert "concept=truth" in page.url
     other.close()
+
+
+def test_charts_are_asked_for_in_the_order_of_the_page_beside_their_script(page: Any, address: str) -> None:
+    """Two at a time: with more, all six connections of the browser wait for the server, and nothing is drawn."""
+    other = page.context.browser.new_context(viewport={"width": 1200, "height": 2400}).new_page()
+    other.goto(f"{address}&panel=charts")
+    other.wait_for_function("document.querySelectorAll('.chart[data-drawn]').length >= 5")
+    asked = other.evaluate(
+        "performance.getEntriesByType('resource').map((one) => [one.name, one.startTime, one.responseEnd])"
+    )
+    charts = [(url, start, end) for url, start, end in asked if "/charts/" in url and end]
+    names = [url.split("/charts/")[1].partition("?")[0] for url, *_ in sorted(charts, key=lambda one: one[1])]
+    titles = {view.name: view.title for view in load_views()}
+    shown = other.locator(".chart h3").all_inner_texts()[: len(names)]
+    assert [titles[name] for name in names[:5]] == shown[:5]
+    assert max(sum(s <= start < e for _, s, e in charts) for _, start, _ in charts) <= 2
+    (script,) = [start for url, start, _ in asked if "/assets/vega" in url]
+    assert script < min(start for _, start, _ in charts)
+    other.context.close()
 
 
 def test_a_typed_text_is_text_and_a_run_without_models_says_so(page: Any) -> None:

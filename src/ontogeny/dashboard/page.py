@@ -58,6 +58,9 @@ def _head() -> None:
         ui.add_head_html(f'<script src="{asset_address(name)}"></script>')
 
 
+_WITHOUT_CHARTS = ("findings", "text", "chat", "attention", "records")
+
+
 class _Dashboard:
     """The page of one browser tab."""
 
@@ -76,6 +79,8 @@ class _Dashboard:
 
     def build(self) -> None:
         _head()
+        if self._chosen.panel not in _WITHOUT_CHARTS:  # asked for before the page has built its charts
+            ui.add_head_html(f'<link rel="preload" as="script" href="{asset_address("vega.js")}">')
         self._dark = ui.dark_mode(None)
         with ui.element("div").classes("dashboard"):
             with ui.element("header"):

@@ -28,6 +28,7 @@ from ontogeny.findings.finding import (
     collect_findings,
     preferred_name,
 )
+from ontogeny.findings.shared_findings import share_findings
 from ontogeny.findings.table import deepest_site
 from ontogeny.findings.timeline import EVENT_METRICS, SERIES_METRICS, Timeline, make_timeline, order_like_run
 from ontogeny.records import RECORD_COLUMNS, checkpoint_label
@@ -172,9 +173,11 @@ class RecordSource:
     @functools.cached_property
     def _finding_rows(self) -> pd.DataFrame:
         if self._reads_heads:
-            return self._rows(FINDING_ROWS)
+            return share_findings(self._rows(FINDING_ROWS))
         # Most rows of a large run are of heads. They come last in a part, and are skipped where a condition names them.
-        return self._rows(f"head is null and ({FINDING_ROWS})", f"head is not null and ({_AT_ANY_SITE})")
+        return share_findings(
+            self._rows(f"head is null and ({FINDING_ROWS})", f"head is not null and ({_AT_ANY_SITE})")
+        )
 
     @property
     def _reads_heads(self) -> bool:
@@ -294,8 +297,8 @@ class RecordSource:
         names = ", ".join(sql_literal(site) for site in best["site"].dropna().unique()) or "null"
         measured = self._query(f"select distinct concept, site from records where {scored} and site in ({names})")
         sites = _sets(best.merge(measured), "site")
-        concepts = self._query(f"select distinct concept from records where {scored} and concept is not null")
-        rest = [concept for concept in concepts["concept"] if concept not in sites]
+        others = f"concept not in ({', '.join(map(sql_literal, sites))})" if sites else "concept is not null"
+        rest = self._query(f"select distinct concept from records where {scored} and {others}")["concept"].tolist()
         if rest:  # a trace that has not finished: the site is chosen by the scores at the last checkpoint
             those = ", ".join(map(sql_literal, rest))
             rows = self.rows(

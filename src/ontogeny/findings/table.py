@@ -32,7 +32,8 @@ def tidy_records(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(column: pd.Series) -> pd.Series:
-    return column.astype(object).where(column.notna(), "").astype(str)
+    # Objects lie in one block: of thousands of short selections, those of columns of strings take a quarter longer.
+    return column.astype(object).where(column.notna(), "").map(str).astype(object)
 
 
 def coord_column(rows: pd.DataFrame, key: str) -> pd.Series:

@@ -11,7 +11,15 @@ import altair as alt
 from altair.vegalite.v6.schema import core
 
 
-class Chart(alt.Chart):
+class _Unchecked:
+    """Properties without a look at their schema: the contract of views checks whole charts."""
+
+    @classmethod
+    def validate_property(cls, name: str, value: Any, schema: dict[str, Any] | None = None) -> None:
+        pass
+
+
+class Chart(_Unchecked, alt.Chart):
     """A single chart."""
 
     def encode(self, *channels: Any, **named: Any) -> Any:
@@ -28,22 +36,22 @@ def _channel(name: str, value: Any) -> Any:
     return getattr(alt, kind)(value) if isinstance(value, str) else value
 
 
-class _Layers(alt.LayerChart):
+class _Layers(_Unchecked, alt.LayerChart):
     def __init__(self, data: Any = alt.Undefined, layer: Any = (), **properties: Any) -> None:
         core.TopLevelLayerSpec.__init__(self, data=data, layer=list(layer), **properties)
 
 
-class _Row(alt.HConcatChart):
+class _Row(_Unchecked, alt.HConcatChart):
     def __init__(self, data: Any = alt.Undefined, hconcat: Any = (), **properties: Any) -> None:
         core.TopLevelHConcatSpec.__init__(self, data=data, hconcat=list(hconcat), **properties)
 
 
-class _Column(alt.VConcatChart):
+class _Column(_Unchecked, alt.VConcatChart):
     def __init__(self, data: Any = alt.Undefined, vconcat: Any = (), **properties: Any) -> None:
         core.TopLevelVConcatSpec.__init__(self, data=data, vconcat=list(vconcat), **properties)
 
 
-class _Grid(alt.ConcatChart):
+class _Grid(_Unchecked, alt.ConcatChart):
     def __init__(
         self, data: Any = alt.Undefined, concat: Any = (), columns: Any = alt.Undefined, **properties: Any
     ) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
+from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate
 from ontogeny.findings.sentences import SCORE_LABELS, format_event
+from ontogeny.findings.shared_findings import curve_findings
 from ontogeny.findings.table import tidy_records
-from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.findings.timeline import Timeline
 from ontogeny.views._chart_parts import missing_rows_reason
 
 LOWEST_DRAWN_SCORE = -0.2
@@ -35,15 +36,11 @@ def score_rows(records: pd.DataFrame) -> pd.DataFrame:
 
 def findings_on_timeline(records: pd.DataFrame) -> tuple[list[Finding], Timeline, str]:
     """The findings, the timeline of all records, and the reason if no finding can be drawn (else '')."""
-    table, line = tidy_records(score_rows(records)), make_timeline(records)
-    findings = collect_findings(table, line)
+    findings, line = curve_findings(records)
     if any(f.curve["value"].notna().any() for f in findings):
         return findings, line, ""
-    return (
-        findings,
-        line,
-        missing_rows_reason(table[table["metric"].isin(SCORE_METRICS)], "a score (auroc, r2, accuracy)"),
-    )
+    scores = tidy_records(records[records["metric"].isin(SCORE_METRICS)])
+    return findings, line, missing_rows_reason(scores, "a score (auroc, r2, accuracy)")
 
 
 def thin_curve(curve: pd.DataFrame, most: int = 240) -> pd.DataFrame:

@@ -10,11 +10,12 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate, collect_findings
+from ontogeny.findings.finding import SCORE_METRICS, Finding, StepEstimate
 from ontogeny.findings.selection import FINDING_ROWS
 from ontogeny.findings.sentences import format_event
+from ontogeny.findings.shared_findings import curve_findings
 from ontogeny.findings.table import mean_over_seeds, select_rows, tidy_records
-from ontogeny.findings.timeline import Timeline, make_timeline
+from ontogeny.findings.timeline import Timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._axes import stage_boundaries, step_axis
 from ontogeny.views._chart_parts import inline_rows, interval_band, multiples_or_blank, number_tooltips, panel_title
@@ -39,9 +40,9 @@ where = FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table, line = tidy_records(select(records)), make_timeline(records)
-    panels = [_panel(f, used, line) for f in collect_findings(table, line) if len(used := _used(f, line))]
-    rows = table[table["metric"].eq("answer_accuracy")]
+    findings, line = curve_findings(records)
+    panels = [_panel(f, used, line) for f in findings if len(used := _used(f, line))]
+    rows = tidy_records(records[records["metric"].eq("answer_accuracy")])
     chart = multiples_or_blank(panels, title, rows, "the behaviour (answer_accuracy) beside a score")
     return with_legend(chart, *_KEY) if panels else chart
 

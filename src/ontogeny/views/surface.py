@@ -10,10 +10,10 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ontogeny.findings.finding import FLOOR_LABELS, SCORE_METRICS, Finding, collect_findings
+from ontogeny.findings.finding import FLOOR_LABELS, SCORE_METRICS, Finding
 from ontogeny.findings.selection import FINDING_ROWS
+from ontogeny.findings.shared_findings import curve_findings
 from ontogeny.findings.table import tidy_records
-from ontogeny.findings.timeline import make_timeline
 from ontogeny.views import rows_with_metrics
 from ontogeny.views._chart_parts import (
     blank_chart,
@@ -43,10 +43,9 @@ where = FINDING_ROWS
 
 
 def draw(records: pd.DataFrame) -> Any:
-    table = tidy_records(select(records))
-    findings = [f for f in collect_findings(table, make_timeline(records)) if f.final.known]
+    findings = [f for f in curve_findings(records)[0] if f.final.known]
     if not findings:
-        missing = table[table["metric"].isin(SCORE_METRICS)]
+        missing = tidy_records(records[records["metric"].isin(SCORE_METRICS)])
         return blank_chart(title, missing_rows_reason(missing, "a score at the last checkpoint"))
     shown = {kind for finding in findings for kind in _rows(finding)["kind"]}
     kinds = [kind for kind in KINDS if kind in shown]

@@ -17,6 +17,27 @@ window.ontogeny = (() => {
     while (performance.now() - lastStep < 300) await new Promise((resolve) => setTimeout(resolve, 100));
   }
   let lastTurn = 0;
+  // A browser has six connections to a server: with a request for each chart of a page, the script that draws them would wait for all answers.
+  const MOST_REQUESTS = 2;
+  const waiting = [];
+  let requested = 0;
+
+  // The rows and the specification of a chart are asked for in the order of the page, of charts that are still in view.
+  function inOrder(place, isWanted, ask) {
+    return new Promise((resolve, reject) => {
+      waiting.push({place, isWanted, ask, resolve, reject});
+      setTimeout(askNext);
+    });
+  }
+  function askNext() {
+    waiting.sort((one, other) => (one.place.compareDocumentPosition(other.place) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1));
+    while (waiting.length && requested < MOST_REQUESTS) {
+      const {isWanted, ask, resolve, reject} = waiting.shift();
+      if (!isWanted()) { resolve(null); continue; }
+      requested += 1;
+      ask().then(resolve, reject).finally(() => { requested -= 1; askNext(); });
+    }
+  }
 
   function loadScript(address) {
     scripts[address] = scripts[address] || new Promise((resolve, reject) => {
@@ -207,11 +228,12 @@ window.ontogeny = (() => {
       if (mine !== turn) return;
       if (view) view.finalize();
       plot.setAttribute("aria-label", spec.description || about.title || "chart");
+      // A page on disk forbids generated code, so that Vega interprets its expressions there, which takes 1.6 times as long.
       const dark = isDark(), onCanvas = count > MOST_SVG_ROWS;
       // A canvas has no element for a mark whose description could be read.
       const shownSpec = onCanvas ? {...spec, config: {...spec.config, aria: false}} : spec;
       const result = await vegaEmbed(plot, dark ? {...darkened(shownSpec), background: "transparent"} : shownSpec,
-        {renderer: onCanvas ? "canvas" : "svg", ast: true, actions: false, tooltip: {theme: dark ? "dark" : "light"}});
+        {renderer: onCanvas ? "canvas" : "svg", ast: Boolean(window.ontogenyData), actions: false, tooltip: {theme: dark ? "dark" : "light"}});
       view = result.view;
       view.addEventListener("click", (event, item) => {
         const datum = item && item.datum;
@@ -227,12 +249,15 @@ window.ontogeny = (() => {
       if (options.eager) urgent = Promise.all([urgent, done]);
     }
     async function read(mine, before) {
+      loadScript(options.vega).catch(() => {}); // while the first chart is asked for; `embed` tells of a failure
       if (before) { await before; await calm(); }
       if (mine !== turn) return;
       figure.setAttribute("aria-busy", "true");
       try {
-        about = await fetchJson(options.src);
+        const answer = await (options.eager ? fetchJson(options.src) : inOrder(place, () => mine === turn && visible, () => fetchJson(options.src)));
         if (mine !== turn) return;
+        if (answer === null) { stale = true; figure.removeAttribute("aria-busy"); return; } // it has left the view
+        about = answer;
         title.textContent = options.title || about.title || "";
         caption.textContent = options.brief ? "" : about.caption || "";
         tabs = about.tabs;

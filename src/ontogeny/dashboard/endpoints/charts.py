@@ -1,14 +1,16 @@
 """Charts: every view of the package as Vega-Lite, drawn from the records of a run or of one of its concepts."""
 
+import json
 import re
 import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from fastapi.responses import Response
 
 from ontogeny.dashboard.endpoints._common import run_of
 from ontogeny.dashboard.shown_run import ShownRun
-from ontogeny.findings.selection import RowFilter, named_metrics
+from ontogeny.findings.selection import RecordSource, RowFilter, named_metrics
 from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
 
@@ -52,10 +54,10 @@ def _views_with_rows(shown: ShownRun) -> frozenset[str]:
     return frozenset(found)
 
 
-@charts_router.get("/runs/{run}/charts/{view}")
-def read_chart(
+@charts_router.get("/runs/{run}/charts/{view}", response_model=dict[str, Any])
+def send_chart(
     shown: Annotated[ShownRun, Depends(run_of)], view: str, concept: str = "", stage: str = "", step: int | None = None
-) -> dict[str, Any]:
+) -> Response:
     """A view as the tabs of a report, or the reason why it has nothing to draw.
 
     Args:
@@ -65,29 +67,49 @@ def read_chart(
         stage: The one stage that is drawn; "" for all.
         step: The one step that is drawn; all by default.
     """
-    return _chart(shown, view, RowFilter((concept,) if concept else (), (), (stage,) if stage else (), step))
+    only = RowFilter((concept,) if concept else (), (), (stage,) if stage else (), step)
+    return Response(_chart(shown, view, only), media_type="application/json")
+
+
+def read_chart(shown: ShownRun, view: str) -> dict[str, Any]:
+    """The answer about a view of the whole run."""
+    chart: dict[str, Any] = json.loads(_chart(shown, view, RowFilter()))
+    return chart
 
 
 def draw_ahead(shown: ShownRun) -> None:
     """Draw the views of a run that have rows while no page asks for anything, so that a reader who opens them does not wait."""
-    for name in sorted(views_with_rows(shown)):
-        while not shown.closed.wait(_IDLE / 5) and time.monotonic() - shown.asked < _IDLE:
+    drawable = views_with_rows(shown)
+    for view in load_views():
+        while not shown.closed.wait(_IDLE / 20) and time.monotonic() - shown.asked < _IDLE:
             pass
         if shown.closed.is_set():
             return
-        _chart(shown, name, RowFilter())
+        if view.name in drawable:
+            _chart(shown, view.name, RowFilter())
 
 
-def _chart(shown: ShownRun, view: str, only: RowFilter) -> dict[str, Any]:
-    return shown.result(("chart", view, only), lambda: _draw(shown, view, only))
+def _chart(shown: ShownRun, view: str, only: RowFilter) -> bytes:
+    """Kept as text: FastAPI looks at every number of an answer that it encodes itself, at each request."""
+
+    def encode() -> bytes:
+        text = json.dumps(_draw(shown, view, only), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(errors="replace")
+
+    return shown.result(("chart", view, only), encode)
 
 
 def _draw(shown: ShownRun, name: str, only: RowFilter) -> dict[str, Any]:
     view = load_view(name)
-    only.check(shown.run.query)
-    picture, reason = draw_picture(view, shown.source(only))
+    source = shown.result(("checked source", only), lambda: _checked_source(shown, only))
+    picture, reason = draw_picture(view, source)
     about = {"name": name, "title": view.title, "caption": view.caption}
     if picture is None:
         return {**about, "tabs": [], "reason": reason}
     tabs = [{"label": tab.label, **packed} for tab, packed in zip(picture.tabs, picture.packed, strict=True)]
     return {**about, "tabs": tabs, "reason": ""}
+
+
+def _checked_source(shown: ShownRun, only: RowFilter) -> RecordSource:
+    only.check(shown.run.query)
+    return shown.source(only)
