@@ -108,7 +108,7 @@ def _attention(
     key, value = (part.repeat_interleave(each, 1) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if bias is not None:
-        query, key = _with_position_bias(query * scale, key, bias)
+        query, key = _with_position_bias(query.float() * scale, key.float(), bias.float())
         scale = 1.0
     d = query.shape[-1]
     scaled = query * (scale * math.sqrt(d))
@@ -134,7 +134,8 @@ def _with_position_bias(
     """Queries and keys with one more coordinate whose product is the bias.
 
     ALiBi adds slope · position to the scores (arXiv:2108.12409). It becomes r in the scaled queries and r · position in the keys, with
-    r² = √d · slope, so that neither outweighs the other; the product is the bias as the model rounds it.
+    r² = √d · slope, so that neither outweighs the other; the product is the bias as the model rounds it. In float32, since a bias of many
+    positions is far above the other products.
     """
     steps = bias.diff().clamp_min(0)
     slopes = (
@@ -143,8 +144,8 @@ def _with_position_bias(
         else bias.new_full(bias.shape[1:2], math.inf)
     )
     slopes = torch.where(slopes.isfinite(), slopes, 1.0)[:, None, None]  # without a second position any factor will do
-    each = (slopes / math.sqrt(query.shape[-1] + 1)).sqrt().to(query.dtype)
+    each = (slopes / math.sqrt(query.shape[-1] + 1)).sqrt()
     return (
         torch.cat([query, each.expand(*query.shape[:3], 1)], -1),
-        torch.cat([key, bias.transpose(2, 3).to(key.dtype) / each], -1),
+        torch.cat([key, bias.transpose(2, 3) / each], -1),
     )
