@@ -233,7 +233,7 @@ def test_cross_concept_auroc_of_same_opposite_and_random_labels(tmp_path: Path, 
     assert 0.2 < value["planted", "chance"] < 0.8
     read = [f"--across={tmp_path / name}.csv" for name in ("planted", "opposite")]
     assert "logistic, planted → opposite at " in say("monitor", run.folder, *read).out
-    with pytest.raises(BadInput, match="must hold two concepts of two classes, got 1"):
+    with pytest.raises(BadInput, match="needs two concepts of two classes, got 1"):
         monitor_cross_concept(run, concepts[:1])
     write(tmp_path / "chance.csv", same[:40])
     with pytest.raises(BadInput, match="no chance of these texts and weights"):
