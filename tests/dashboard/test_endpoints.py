@@ -71,6 +71,13 @@ def test_no_address_leaves_the_given_runs(client: TestClient, path: str) -> None
     assert "root:" not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/charts/layers?step=", "/records?step=-", "/records?start="])
+def test_a_number_too_large_for_a_table_is_refused_by_name(client: TestClient, path: str) -> None:
+    answer = client.get(f"/api/runs/demo{path}{10**30}")
+    assert answer.status_code == 422
+    assert "cannot be used: Input should be" in answer.json()["error"]
+
+
 def test_a_file_of_the_browser_is_named_by_its_content(client: TestClient) -> None:
     answer = client.get(asset_address("dashboard.css"))
     assert answer.status_code == 200

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from ontogeny.dashboard.endpoints._common import run_of
+from ontogeny.dashboard.endpoints._common import StepQuery, run_of
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.findings.selection import RecordSource, RowFilter, named_metrics
 from ontogeny.report.pictures import draw_picture
@@ -56,7 +56,7 @@ def _views_with_rows(shown: ShownRun) -> frozenset[str]:
 
 @charts_router.get("/runs/{run}/charts/{view}", response_model=dict[str, Any])
 def send_chart(
-    shown: Annotated[ShownRun, Depends(run_of)], view: str, concept: str = "", stage: str = "", step: int | None = None
+    shown: Annotated[ShownRun, Depends(run_of)], view: str, concept: str = "", stage: str = "", step: StepQuery = None
 ) -> Response:
     """A view as the tabs of a report, or the reason why it has nothing to draw.
 
