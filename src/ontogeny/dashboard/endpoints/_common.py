@@ -8,7 +8,6 @@ from fastapi import Query, Request
 
 from ontogeny.dashboard.shown_run import ShownRun
 
-
 LARGEST = 2**53
 """Steps and numbers of rows above it are not exact as numbers of JSON, and too large for a table far above it."""
 StepQuery = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST)]
