@@ -6,6 +6,7 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,17 +65,28 @@ def summarise_trace(
             words = control, run.scores(unit, [control])[control]
         return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface, words)
 
-    for number, name in enumerate(missing):
-        (prefix, unit), report = names[name], functools.partial(on_progress, name, number, len(missing) + 1)
-        report(0, len(visits[name]))
-        rows = _concept_summary(run, series(name), claims[name], seed, report)
-        run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
-        run.forget(prefix, but=unit)
+    # A summary is written while the next one is computed: compressing millions of rows takes as long.
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for number, name in enumerate(missing):
+            report = functools.partial(on_progress, name, number, len(missing) + 1)
+            report(0, len(visits[name]))
+            rows = list(_concept_summary(run, series(name), claims[name], seed, report))
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_keep_summary, run, *names[name], lineage, rows)
+        if writing is not None:
+            writing.result()
     for name in designs.keys() - set(missing):  # a kill before `forget` leaves the older summary
         run.forget(names[name][0], but=names[name][1])
     on_progress("all concepts", len(missing), len(missing) + 1, 0, 0)
     _keep_events(run, series, units, lineage, seed)
     _keep_together(run, designs, visits, lineage, seed)
+
+
+def _keep_summary(run: Run, prefix: str, unit: str, lineage: str, rows: Sequence[Record | RecordBlock]) -> None:
+    run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
+    run.forget(prefix, but=unit)
 
 
 @dataclass(frozen=True)
