@@ -332,6 +332,7 @@ class _Dashboard:
                 "src": self._address(f"/charts/{name}", run, **query),
                 "table": self._address("/records", run, view=name, concept=self._chosen.concept),
                 "vega": asset_address("vega.js"),
+                "title": self._views[name].title,
                 "eager": eager,
             }
 

@@ -116,19 +116,30 @@ def _panel(name: str, cells: pd.DataFrame) -> Any:
     scale = alt.Scale(scheme=SEQUENTIAL_SCHEME, domain=[lowest, 1.0], clamp=True)
     legend = alt.Legend(title=SCORE_LABELS[metric], orient="bottom", gradientLength=260)
     significant = f"!isValid(datum.p) || datum.p <= {LEVEL}"
-    colour = alt.condition(significant, alt.Color("value:Q", scale=scale, legend=legend), alt.value(MISSING_COLOUR))
     edges = {"stroke": "white", "strokeWidth": 1 if side > 12 else 0.3}
-    squares = base.transform_filter("isValid(datum.value)").mark_rect(**edges).encode(color=colour)
+    known = base.transform_filter("isValid(datum.value)")
+    squares = (
+        known.transform_filter(significant)
+        .mark_rect(**edges)
+        .encode(color=alt.Color("value:Q", scale=scale, legend=legend))
+    )
     best = best_head(cells)
-    layers = [squares]
+    # Marks of their own, as the symbol of the legend, so that a dark theme changes both alike.
+    layers = [known.transform_filter(f"!({significant})").mark_rect(color=MISSING_COLOUR, **edges), squares]
     unread = cells["p"].notna().any() and not cells["p"].le(LEVEL).any()
     if len(best) and not unread:
         best = best.assign(label=format_score(float(best["value"].iloc[0])))
         frame = Chart(inline_rows(best, *columns, "label")).encode(x="head:O", y=alt.Y("layer:O", sort="descending"))
         layers.append(frame.mark_rect(fill="transparent", stroke=INK_COLOUR, strokeWidth=1.6))
         if side >= 22:
-            dark = float(best["value"].iloc[0]) > (1 + lowest) / 2 and not float(best["p"].iloc[0]) > LEVEL
-            layers.append(frame.mark_text(fontSize=10, color="white" if dark else INK_COLOUR).encode(text="label:N"))
+            number = frame.mark_text(fontSize=10).encode(text="label:N")
+            if (
+                not float(best["p"].iloc[0]) > LEVEL
+            ):  # the cell has a colour of its own in every theme, and so has its number
+                ink = alt.condition(f"datum.value > {(1 + lowest) / 2}", alt.value("white"), alt.value(INK_COLOUR))
+                layers.append(number.encode(color=ink))
+            else:
+                layers.append(number.encode(color=alt.value(INK_COLOUR)))
     heading = panel_title(f"{name}: {_headline(cells, best)}", _at(cells))
     return overlay(*layers).properties(width=side * wide, height=side * high, title=heading)
 

@@ -191,7 +191,7 @@ window.ontogeny = (() => {
       }
     }
     let view = null, tabs = [], tab = 0, about = {}, turn = 0, rowsTurn = 0, visible = Boolean(options.eager), stale = true;
-    const title = element("h3"), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }, hidden: true});
+    const title = element("h3", {}, options.title || ""), tabPicker = element("select", {"aria-label": "part of the chart", onchange: () => { tab = Number(tabPicker.value); embed(turn); }, hidden: true});
     const plot = element("div", {class: "plot"}), caption = element("figcaption");
     const rowsPlace = element("div");
     const details = element("details", {ontoggle: () => { if (details.open) openTable(); }}, element("summary", {}, "Rows"), rowsPlace);
