@@ -60,7 +60,7 @@ class SiteRows:
         """Mean over questions or texts, with an interval by group."""
         value, n = values.mean(), len(groups.unique())
         ends = bootstrap.percentile_interval(value, bootstrap.mean_samples(values[None], weights)[:, 0], groups=n)
-        return self.row(metric, float(value), coords, interval=ends.ends, n=len(values))
+        return self.row(metric, float(value), coords, interval=ends.ends, n=len(values), reason="degenerate scores")
 
 
 def cross_auroc_rows(
@@ -182,7 +182,8 @@ def transfer_effect_rows(
         p[i] = p_values[""]
         rows.append(build.mean("transfer_effect", effects[i], groups, weights, coords))
         for name, n in (("", settings.controls), (SHUFFLED_LABEL, settings.shuffles)):
-            rows.append(build.row("transfer_p", p_values[name], coords, n=n, control=name or None))
+            columns: dict[str, Any] = {"n": n, "control": name or None, "reason": "degenerate scores"}
+            rows.append(build.row("transfer_p", p_values[name], coords, **columns))
         cost = meter.cost(alpha * length * source.unit_direction)
         texts = torch.arange(len(cost))
         spread = bootstrap.group_weights(texts, samples=1000, seed=seed)
