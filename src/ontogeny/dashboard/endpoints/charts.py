@@ -15,6 +15,8 @@ from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
 
 charts_router = APIRouter()
+_DRAWN = "metric <> 'best_site'"
+"""Many views read the best site of a concept beside their rows; on its own they have nothing to draw."""
 _IDLE = 2.0
 """Seconds without a request after which a view is drawn ahead."""
 
@@ -29,7 +31,8 @@ def list_charts() -> list[dict[str, str]]:
 def count_chart_rows(shown: Annotated[ShownRun, Depends(run_of)]) -> dict[str, int]:
     """Number of rows of each view in this run; a view without rows has nothing to draw."""
     views = load_views()
-    counts = shown.result("counts", lambda: shown.source().counts([view.where for view in views]), apart=True)
+    conditions = [f"({view.where}) and {_DRAWN}" for view in views]
+    counts = shown.result("counts", lambda: shown.source().counts(conditions), apart=True)
     return dict(zip((view.name for view in views), counts, strict=True))
 
 
@@ -49,7 +52,7 @@ def _views_with_rows(shown: ShownRun) -> frozenset[str]:
         named = named_metrics(view.where)
         if not named or "metric like" in view.where or metrics.intersection(named):
             anywhere = re.sub(r"\{[^}]*\}", "true", view.where)
-            first = shown.run.query(f"select 1 from records where {anywhere} limit 1")
+            first = shown.run.query(f"select 1 from records where ({anywhere}) and {_DRAWN} limit 1")
             found += [view.name] if len(first) else []
     return frozenset(found)
 
