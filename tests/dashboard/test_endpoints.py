@@ -21,6 +21,7 @@ from ontogeny.sites import Site
 from ontogeny.storage.run import Run
 from ontogeny.views import load_views
 from tests.dashboard.conftest import HOSTILE
+from tests.helpers import synthetic_records
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,15 @@ def test_every_view_answers_a_chart_or_a_reason(client: TestClient) -> None:
     runs: ShownRuns = client.app.state.runs  # type: ignore[attr-defined]
     offered = views_with_rows(runs.first)
     assert {name for name, count in counts.items() if count} <= offered < set(counts)
-    assert counts["samples"] == 0 or read(client, "/charts/samples")["tabs"]
+
+
+def test_a_view_that_has_only_best_sites_is_not_offered(run_folder: Path, tmp_path: Path) -> None:
+    whole, few = Run.open(run_folder), Run(tmp_path / "few")
+    few.describe(whole.about)
+    few.keep("all", synthetic_records.as_records(whole.records("metric in ('auroc', 'best_site')", control=None)))
+    offered = views_with_rows(ShownRuns([few.folder]).first)
+    assert {"emergence", "layers"} <= offered
+    assert not {"monitor", "robustness", "data_mix"} & offered
 
 
 def test_views_are_drawn_ahead_while_nothing_is_asked(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
