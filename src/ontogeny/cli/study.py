@@ -93,6 +93,7 @@ def run_one_study(
     from ontogeny.jobs.trace.shards import Shard
 
     plan = plan_study(name, preset, seeds=seeds, changes=_changes(setting or []))
+    share = Shard.parse(shard) if shard else None
     if dry_run:
         estimate = estimate_study(plan, out, jobs=jobs)
         print_output(asdict(estimate), [_estimate_line(estimate)], as_json=as_json)
@@ -104,7 +105,7 @@ def run_one_study(
             out,
             jobs=jobs,
             threads=threads,
-            shard=Shard.parse(shard) if shard else None,
+            shard=share,
             cluster=cluster,
             keep_checkpoints=keep_checkpoints,
             command=command_line(),
