@@ -10,5 +10,5 @@ from ontogeny.errors import BadInput
 
 @pytest.mark.parametrize("shard", ["5/3", "-1/2", "half"])
 def test_dry_run_refuses_a_share_that_there_is_not(shard: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="shard. must be i/n"):
+    with pytest.raises(BadInput, match="must be i/n"):
         run_one_study("percolation", tmp_path, shard=shard, dry_run=True)
