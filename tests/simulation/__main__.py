@@ -52,6 +52,18 @@ def score_coverage() -> str:
     return cross_fit_coverage.score_table()
 
 
+@section("Coverage between these numbers of groups")
+def between_coverage() -> str:
+    """Intervals of AUROC with 7 to 17 groups."""
+    return cross_fit_coverage.between_table()
+
+
+@section("Coverage of other metrics")
+def metric_coverage() -> str:
+    """Intervals of accuracies, of differences to a baseline and of three classes."""
+    return cross_fit_coverage.metric_table()
+
+
 @section("Coverage of emergence steps")
 def step_coverage() -> str:
     """Intervals of steps of weak and strong curves."""

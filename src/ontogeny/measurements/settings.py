@@ -85,7 +85,7 @@ SETTINGS_OF_EARLIER_RUNS: Mapping[str, object] = {"folds": 5}
 """By name of a setting: its value in a run that was made before the setting was there."""
 SETTINGS_OUTSIDE_KEYS = frozenset({"causal", "planes", "texts"})
 """Settings that add units and change none: a run may be continued with another value."""
-_CROSS_FIT_VERSION = 3
+_CROSS_FIT_VERSION = 4
 """Version of the folds and intervals of cross-fitting."""
 _EARLIER_PROTOCOL = "default"
 """Name of `single-split` while it was the default."""

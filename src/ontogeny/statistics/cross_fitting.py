@@ -22,12 +22,10 @@ from ontogeny.statistics.unique import unique_inverse, unique_values
 _SHARE_AT_CHANCE = 0.6
 """Of accuracies and other means: the signs of the scores hold 2/π of the doubled variance."""
 _AUROC_SHARE_AT_CHANCE = 0.85
-"""Of an AUROC, whose ranks hold 3/π of it."""
-_INSIDE = 0.7
-"""How much of that the pairs inside a group take away: they are in no training data together with a test example."""
-_AUROC_DECAYS, _AUROC_DECAY = {"mass_mean": 2.4}, 0.3
+"""Of an AUROC, whose ranks hold 3/π of it; pairs inside a group add nothing, as no fit has seen one of them without the other."""
+_AUROC_DECAYS, _AUROC_DECAY = {"mass_mean": 5.0}, 0.45
 """How fast the share of the fits falls with the score, by method, from simulation: class means settle sooner than fitted weights."""
-_NEARER = 0.8
+_NEARER = 1.8
 """The share is that at a score so many standard errors nearer to chance: the end of the interval where the fits matter most."""
 _LEAST_VARIANCE = 0.4
 """Of that of independent examples: with few wrong pairs, their spread over the groups is unknown."""
@@ -168,6 +166,15 @@ def group_variance(
     Args:
         y: Labels of a score that compares classes, such as AUROC: groups of one label then count for their class only.
     """
+    variance, freedom, kinds = _variance_by_kind(influence, groups, y)
+    # With a kind of groups for each class, the level of the score is estimated beside their means.
+    return GroupVariance(variance, (freedom - 1).clamp(min=1) if kinds > 1 else freedom)
+
+
+def _variance_by_kind(
+    influence: Float[Tensor, "site example"], groups: Int[Tensor, " example"], y: Tensor | None
+) -> tuple[Float[Tensor, " site"], Float[Tensor, " site"], int]:
+    """Variance over groups, its degrees of freedom and the number of kinds of groups."""
     by_group, member = _group_sums(influence, groups)
     count = by_group.shape[1]
     variance, smallness = torch.zeros(2, len(influence), dtype=influence.dtype, device=influence.device)
@@ -178,9 +185,7 @@ def group_variance(
         factor, freedom = (size / (size - 1), size - 1) if size > 1 else (count / (count - 1), 1)
         part = factor * by_group[:, inside].square().sum(1)
         variance, smallness = variance + part, smallness + part.square() / freedom
-    total = torch.where(smallness > 0, variance.square() / smallness, count - 1.0)
-    # With a kind of groups for each class, the level of the score is estimated beside their means.
-    return GroupVariance(variance, (total - 1).clamp(min=1) if len(strata) > 1 else total)
+    return variance, torch.where(smallness > 0, variance.square() / smallness, count - 1.0), len(strata)
 
 
 def auroc_variance(
@@ -214,12 +219,14 @@ def auroc_variance(
         rest = (pairs.disjoint - share * (1 - pairs.disjoint)).clamp(min=_LEAST_DISJOINT * pairs.disjoint)
         return torch.maximum(first * (1 + share) / rest, least)
 
-    most = torch.full_like(area, _AUROC_SHARE_AT_CHANCE * (1 - _INSIDE * pairs.inside))
+    most = torch.full_like(area, _AUROC_SHARE_AT_CHANCE * (1 - pairs.inside))
     distance = torch.logit(area).abs() - _NEARER * total(most).sqrt() / spread
     strength = (2 * torch.sigmoid(distance.clamp(min=0)) - 1).square()
     share = most * (1 - strength) ** _AUROC_DECAYS.get(method, _AUROC_DECAY)
     edge = spread <= 0
-    freedom = group_variance(score.influence, groups, y).freedom
+    _, freedom, kinds = _variance_by_kind(score.influence, groups, y)
+    # The exact interval of a score of 0 or 1 counts the level of the score as well.
+    freedom = torch.where(edge & (kinds > 1), (freedom - 1).clamp(min=1), freedom)
     return GroupVariance(total(share).where(~edge, 0.0), freedom)
 
 
