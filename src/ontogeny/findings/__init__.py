@@ -8,6 +8,7 @@ __all__ = [
     "selection",
     "sentences",
     "share_trends",
+    "shared_findings",
     "shared_geometry",
     "stage_comparison",
     "steering_verdicts",

@@ -8,9 +8,9 @@ from fastapi import Query, Request
 
 from ontogeny.dashboard.shown_run import ShownRun
 
-LARGEST = 2**53
+LARGEST_NUMBER = 2**53
 """Steps and numbers of rows above it are not exact as numbers of JSON, and too large for a table far above it."""
-StepQuery = Annotated[int | None, Query(ge=-LARGEST, le=LARGEST)]
+StepQuery = Annotated[int | None, Query(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 
 
 def run_of(request: Request, run: str) -> ShownRun:

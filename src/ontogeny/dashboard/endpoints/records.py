@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from ontogeny.dashboard.endpoints._common import LARGEST, StepQuery, finite, run_of
+from ontogeny.dashboard.endpoints._common import LARGEST_NUMBER, StepQuery, finite, run_of
 from ontogeny.dashboard.shown_run import ShownRun
 from ontogeny.errors import unknown_name
 from ontogeny.findings.selection import RowFilter
@@ -29,7 +29,7 @@ def read_records(
     step: StepQuery = None,
     sort: str = "",
     descending: bool = False,
-    start: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    start: Annotated[int, Query(ge=0, le=LARGEST_NUMBER)] = 0,
     most: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 50,
 ) -> dict[str, Any]:
     """Rows of the table of records: of a view, or those that have these values.
