@@ -1,5 +1,6 @@
 """Flip rates equal a count by hand; in a trace they are near 0 if the perturbation keeps the concept, near 0.5 if it removes it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.examples import Example
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.lineage import Lineage
+from ontogeny.measurements.design import make_design
+from ontogeny.measurements.robustness import robustness_rows
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.sites import Site
 from ontogeny.statistics.paired_flips import flip_rates, pair_indices
 from ontogeny.storage.run import Run
 from tests.helpers.planted_lineages import WORDS, rows, save_run, write
@@ -42,6 +47,18 @@ def test_flip_rates_equal_a_loop(seed: int, n: int) -> None:
         assert float(found.drop[site]) == pytest.approx(drop, abs=1e-6)
     assert ((found.rate_interval.low <= found.rate) & (found.rate <= found.rate_interval.high)).all()
     assert ((found.drop_interval.low <= found.drop) & (found.drop <= found.drop_interval.high)).all()
+
+
+def test_probe_without_a_direction_has_no_flip_rate() -> None:
+    """Of scores that are not numbers every prediction is the same, so none would flip."""
+    examples = tuple(Example(f"{'sun' if i % 4 < 2 else 'moon'} {i}", i % 4 < 2, f"g{i // 2}") for i in range(80))
+    design = make_design(Concept("c", examples, twins=True), TraceSettings(sites="resid"))
+    scores = torch.randn(2, len(design.split.test), 1, generator=torch.Generator().manual_seed(0))
+    scores[0] = math.nan
+    sites = [Site("resid", 0), Site("resid", 1)]
+    found = robustness_rows(design, design.row_context(0), "mass_mean", scores, sites)
+    assert [math.isnan(row.value) for row in found] == [math.isnan(row.low) for row in found] == [True, False] * 2
+    assert found[0].note == "degenerate scores"
 
 
 @pytest.fixture(scope="module")

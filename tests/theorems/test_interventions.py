@@ -228,3 +228,13 @@ def test_invalid_interventions_are_rejected_in_one_line(make, words):
     with pytest.raises(BadInput, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_vector_that_overflows_is_told_from_one_of_another_shape():
+    for vector, words in (
+        (torch.full((4,), torch.inf), "infinite ones: choose a smaller alpha"),
+        (torch.tensor([1.0, torch.nan]), "got NaN"),
+        (torch.zeros(2, 4), r"got shape \(2, 4\)"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            Add(vector)

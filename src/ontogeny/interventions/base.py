@@ -135,7 +135,9 @@ def as_vector(given: Direction | Tensor, what: str) -> Float[Tensor, " d"]:
     """The vector of a direction or a plain one; it must be finite."""
     vector = given.vector if isinstance(given, Direction) else given
     if vector.ndim != 1 or not torch.isfinite(vector).all():
-        raise BadInput(f"{what} needs one vector of finite numbers, got shape {tuple(vector.shape)}.")
+        odd = "NaN" if vector.isnan().any() else "infinite ones: choose a smaller alpha"
+        got = f"shape {tuple(vector.shape)}" if vector.ndim != 1 else odd
+        raise BadInput(f"{what} needs one vector of finite numbers, got {got}.")
     return vector
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
 from ontogeny.records import Record
 from ontogeny.sites import Site
+from ontogeny.statistics.bootstrap import Interval
 from ontogeny.statistics.paired_flips import flip_rates, pair_indices
 
 
@@ -32,7 +34,18 @@ def robustness_rows(
             for row in site_rows(about, metric, missing, sites, method=method, reason=reason)
         ]
     flips = flip_rates(predicted, design.y_test[order].cpu(), pairs, samples=len(design.weights), seed=about.seed)
+    # A probe without a direction predicts nothing, so it would seem never to flip.
+    known = ~scores.isnan().flatten(1).any(1)
     rows = partial(site_rows, about, sites=sites, method=method, n=len(pairs))
-    return rows("flip_rate", flips.rate, interval=flips.rate_interval) + rows(
-        "perturbed_drop", flips.drop, interval=flips.drop_interval
-    )
+    return [
+        row
+        for metric, value, ends in (
+            ("flip_rate", flips.rate, flips.rate_interval),
+            ("perturbed_drop", flips.drop, flips.drop_interval),
+        )
+        for row in rows(
+            metric,
+            value.where(known, torch.nan),
+            interval=Interval(ends.low.where(known, torch.nan), ends.high.where(known, torch.nan)),
+        )
+    ]

@@ -154,6 +154,11 @@ def test_grid_search_respects_the_limit_on_cost(model):
     none = grid_search(asked, recipe, [1, 2], cost, most=1e-6)
     assert (none.chosen.choice, none.chosen.alpha) == ("resid.1", 1.0)
     assert "costs more than" in none.note
+
+    def overflowing(edits):
+        return cost(edits) * (float("nan") if edits and edits[0].site.layer == 2 else 1)
+
+    assert grid_search(asked, recipe, [1, 2], overflowing, most=1e-6).chosen.choice == "resid.1"
     back = grid_search(asked, recipe, [-1, 1], cost, most=10, desired_sign=-1)
     assert back.chosen.alpha == -1.0
     assert check_alphas([2, 1, 1]) == [0.0, 1.0, 2.0]

@@ -91,10 +91,11 @@ def grid_search(
     tried = [cell for cell in cells if cell.alpha]
     affordable = [cell for cell in tried if cell.cost <= most]
     if not affordable:
-        note = f"every one of {len(tried)} cells costs more than {most:g} nats per token; the cheapest was taken"
-        return GridResult(tuple(cells), min(tried, key=lambda cell: cell.cost), note)
+        note = f"lowest cost, since each of {len(tried)} cell{'s' * (len(tried) > 1)} costs more than {most:g} nats per token"
+        cheapest = min(tried, key=lambda cell: (math.isnan(cell.cost), cell.cost))
+        return GridResult(tuple(cells), cheapest, note)
     note = f"largest effect on development items among {len(affordable)} of {len(tried)} cells with KL up to {most:g}"
-    best = max(affordable, key=lambda cell: desired_sign * cell.effect)
+    best = max(affordable, key=lambda cell: (not math.isnan(cell.effect), desired_sign * cell.effect))
     if desired_sign * best.effect <= 0:
         note += "; none of them moves towards the concept"
     return GridResult(tuple(cells), best, note)
