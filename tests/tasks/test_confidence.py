@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ontogeny.data.examples import Answer
-from ontogeny.tasks.confidence import answer_probabilities, next_token_certainty
+from ontogeny.tasks.confidence import AnswerProbabilities, answer_probabilities, next_token_certainty
 from tests.neurons.test_entropy_neurons import lively
 
 TEXTS = ["a man went to the hill with 1 cats", "the king went to the sea with 2 cats", "a man went", "short"]
@@ -34,3 +34,8 @@ def test_answer_probabilities_are_the_softmax_of_log_likelihoods(tiny):
             logs = model.network(ids).logits[0].double().log_softmax(-1)
             scores.append(sum(logs[t - 1, ids[0, t]] for t in range(7, ids.shape[1])))
     assert said.shares[0].tolist() == pytest.approx(torch.stack(scores).softmax(0).tolist(), abs=1e-5)
+
+
+def test_probabilities_that_are_no_numbers_are_no_hit():
+    said = AnswerProbabilities(torch.tensor([[torch.nan, torch.nan], [0.6, 0.4], [0.4, 0.6]]))
+    assert said.hit.tolist() == [False, True, False]

@@ -230,3 +230,13 @@ def test_normalised_accuracy_divides_by_characters_without_the_space(model, monk
     for scores, best in (((-3.0, -5.9), 1), ((-3.0, -6.1), 0)):
         monkeypatch.setattr(accuracy, "log_likelihoods", lambda rows, scores=scores: torch.tensor(scores).double())
         assert task.answered(model).normalised.tolist() == [float(best == 0)]
+
+
+def test_model_whose_scores_are_no_numbers_chooses_no_option(model, monkeypatch):
+    """Half precision can overflow; the largest of several scores is then a NaN, at the first option."""
+    from ontogeny.tasks import accuracy
+
+    task = MultipleChoiceTask.of(model, "t", [MultipleChoiceQuestion("Who?", (" ab", " cd"), 0)])
+    monkeypatch.setattr(accuracy, "log_likelihoods", lambda rows: torch.tensor([torch.nan, torch.nan]).double())
+    found = task.answered(model)
+    assert found.plain.tolist() == found.normalised.tolist() == [0.0]

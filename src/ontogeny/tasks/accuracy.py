@@ -90,7 +90,8 @@ class MultipleChoiceTask:
         counts = [len(q.options) for q in self.questions]
         columns = []
         for values in (scores, scores / sizes):
-            best = [int(row.argmax()) for row in values.split(counts)]
+            # A NaN, as of half precision that overflows, would be the largest: the model chooses no option then.
+            best = [-1 if row.isnan().any() else int(row.argmax()) for row in values.split(counts)]
             columns.append(
                 torch.tensor([float(b == q.gold) for b, q in zip(best, self.questions, strict=True)]).double()
             )

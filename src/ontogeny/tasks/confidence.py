@@ -27,7 +27,7 @@ class AnswerProbabilities:
 
     @property
     def hit(self) -> Bool[Tensor, " question"]:
-        return self.shares.argmax(1) == 0
+        return self.shares[:, 0] >= self.shares[:, 1]
 
 
 @torch.no_grad()
