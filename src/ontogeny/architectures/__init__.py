@@ -16,6 +16,7 @@ from ontogeny.errors import BadInput
 
 __all__ = [
     "Architecture",
+    "Attend",
     "OwnAttention",
     "architecture_of",
     "find_architecture",
