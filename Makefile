@@ -48,7 +48,7 @@ bench: setup
 faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
-# Error rates of the sentences by simulation: a quarter of an hour. docs/calibration.md holds the table; the tests run a small part of it.
+# Error rates of the sentences by simulation: twenty minutes. docs/calibration.md holds the table; the tests run a small part of it.
 calibration: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation
 

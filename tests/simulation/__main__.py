@@ -1,4 +1,4 @@
-"""Measure the error rates of the sentences by simulation and print them as a table: `make calibration`, a quarter of an hour.
+"""Measure the error rates of the sentences by simulation and print them as a table: `make calibration`, twenty minutes.
 
 The tests run a small part of it. `docs/calibration.md` holds the table.
 """
