@@ -19,7 +19,7 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing is loaded from elsewhere. NiceGUI compiles its templates in the browser, hence `unsafe-eval`."""
+"""Nothing is loaded from elsewhere. NiceGUI compiles its templates in the browser, and Vega its expressions, hence `unsafe-eval`."""
 _HEADERS = (
     (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
