@@ -11,13 +11,23 @@ from ontogeny.activations.batching import ActivationRead, Workload
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
-from ontogeny.jobs.transfer.measure import answer_signs
+from ontogeny.interventions import Add
+from ontogeny.jobs.transfer.measure import TransferOutcome, VectorEffect, answer_signs
 from ontogeny.jobs.transfer.plan import TransferSettings, check_transfer, choose_neutral_texts
-from ontogeny.jobs.transfer.rows import NullEffects, null_p_values, shuffled_label_directions
+from ontogeny.jobs.transfer.rows import (
+    NullEffects,
+    SiteRows,
+    null_p_values,
+    shuffled_label_directions,
+    transfer_effect_rows,
+)
 from ontogeny.jobs.transfer.sources import TransferSource, average_sources
 from ontogeny.lineage import Lineage
 from ontogeny.measurements.design import make_design
+from ontogeny.measurements.rows import RowContext
 from ontogeny.measurements.settings import TraceSettings
+from ontogeny.sites import Site
+from ontogeny.steering.steer import Edit
 from tests.helpers.planted_lineages import rows, save_run, write
 from tests.helpers.tiny_models import byte_tokenizer
 
@@ -66,6 +76,32 @@ def source(vector: list[float], score: float) -> TransferSource:
     return TransferSource(
         {"logistic": probe, "mass_mean": probe}, {"logistic": 0.0, "mass_mean": 0.0}, 1.0, cv_score=score
     )
+
+
+class StubbornMeter:
+    """Only the vectors of the sources, which lie along an axis, reach the cost at which all are compared."""
+
+    outcome = TransferOutcome("answers", torch.arange(6), lambda edits: torch.zeros(6), "last")
+
+    def edits(self, vector: torch.Tensor) -> list[Edit]:
+        return [Edit(Site("resid", 2), Add(vector), "last")]
+
+    def measure(self, vector: torch.Tensor) -> VectorEffect:
+        if int((vector.abs() > 1e-3).sum()) > 1:
+            raise BadInput("no alpha up to 10000 costs 6. Compare at a smaller cost.")
+        return VectorEffect(torch.ones(6, dtype=torch.float64), 2.0)
+
+
+def test_control_that_does_not_reach_the_cost_does_not_end_the_transfer() -> None:
+    own = source([3.0, 0.0, 0.0, 0.0], 0.9)
+    build = SiteRows(RowContext("c", "last", 6, 0), Site("resid", 2))
+    settings = TransferSettings(equal_cost=6.0, controls=20, shuffles=20)
+    found = transfer_effect_rows(build, StubbornMeter(), [own], own, settings, [torch.ones(4)])  # type: ignore[arg-type]
+    assert found.effects.isnan().all()
+    (row,) = found.records
+    assert row.metric == "transfer_effect"
+    assert row.note is not None
+    assert row.note.endswith("no alpha up to 10000 costs 6. Compare at a smaller cost")  # the end of a sentence follows
 
 
 def test_averages_use_unit_directions_and_no_test_data() -> None:

@@ -171,7 +171,12 @@ def transfer_effect_rows(
             rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=effect))
             continue
         if length not in nulls:
-            nulls[length] = measure_nulls(meter, length, shuffled, settings)
+            try:
+                nulls[length] = measure_nulls(meter, length, shuffled, settings)
+            except BadInput as error:
+                why = f"a control has no effect to compare with: {_reason(error)}"
+                rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=why))
+                continue
             # With the target's length one set of nulls serves all sources; otherwise each length has its own.
             kept = coords if settings.length == "source" else {k: coords[k] for k in ("outcome", "length")}
             for control, draws in nulls[length].by_control.items():
@@ -209,4 +214,9 @@ def _vector_effect(
     try:
         return meter.measure(source.unit_direction * length)
     except BadInput as error:
-        return str(error)
+        return _reason(error)
+
+
+def _reason(error: BadInput) -> str:
+    """The message as a part of a sentence."""
+    return str(error).removesuffix(".")
