@@ -4,6 +4,7 @@ __all__ = [
     "answer_ablation",
     "behaviour",
     "controls",
+    "cross_fitted_scores",
     "dependence",
     "design",
     "fitted_probe",
