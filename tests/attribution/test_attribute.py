@@ -9,7 +9,7 @@ import torch
 from ontogeny.attribution.attribute import attribute
 from ontogeny.attribution.behaviours import split_behaviour
 from ontogeny.attribution.checkpoint_tiers import CHECKPOINT_TIERS
-from ontogeny.attribution.plan import BehaviourRequest, plan_attribution, stages_on_path
+from ontogeny.attribution.plan import AttributionSettings, BehaviourRequest, plan_attribution, stages_on_path
 from ontogeny.data.concept import Concept
 from ontogeny.data.examples import Answer, Example
 from ontogeny.errors import BadInput
@@ -89,6 +89,20 @@ def test_second_run_computes_nothing(
     monkeypatch.setattr("ontogeny.models.reusable.open_model", lambda *_: pytest.fail("a model was loaded"))
     again = attribute(Lineage.open(lineage), requests, tmp_path / "run").records()
     assert first["value"].tolist() == again["value"].tolist()
+
+
+def test_other_settings_replace_the_effects_of_the_same_behaviour(
+    lineage: Path, concept: Concept, tmp_path: Path
+) -> None:
+    loss, entropy = (BehaviourRequest(f"{kind}:inside", concept) for kind in ("loss", "entropy"))
+    opened = Lineage.open(lineage).select("last")
+    attribute(opened, [loss, entropy], tmp_path / "run")
+    run = attribute(opened, [loss], tmp_path / "run", AttributionSettings(seed=3), stage_texts={"sft": ["Ann is in."]})
+    effects = run.records("metric = 'stage_effect'")
+    behaviours = [dict(c)["behaviour"] for c in effects["coords"]]
+    assert effects.groupby([behaviours, "stage", "method"]).size().eq(1).all()
+    seeds = dict(zip(behaviours, effects["seed"], strict=True))
+    assert seeds == {"loss:inside": 3, "entropy:inside": 0}
 
 
 def test_linearised_effect_is_the_gradient_times_the_change(lineage: Path, concept: Concept, tmp_path: Path) -> None:

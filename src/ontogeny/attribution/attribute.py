@@ -41,7 +41,7 @@ from ontogeny.attribution.rows import QUESTION, StageResults, attribution_rows
 from ontogeny.attribution.stage_data import StageData, segment_effects
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
-from ontogeny.jobs.resumable import check_any_done, job_session, open_run_directory
+from ontogeny.jobs.resumable import check_any_done, drop_replaced, job_session, open_run_directory
 from ontogeny.jobs.run_json import describe_concept, describe_run
 from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.models.loading import ModelOptions
@@ -102,6 +102,8 @@ def attribute(
                 unit = plan.units[name]
                 run.keep(unit, [replace(row, unit=unit) for row in attribution_rows(plan, result)])
         check_any_done(run, plan.units.values(), [])
+        effects = "metric in ('stage_effect', 'stage_score')"
+        drop_replaced(run, plan.units.values(), coords=("behaviour",), where=effects, seeds=False)
         run.describe(about | {"finished": True})
     return run
 

@@ -31,6 +31,7 @@ _ARGUMENT_OPTIONS = {
     "activations": "--activation",
     "alphas": "--alpha",
     "concepts": "--concept",
+    "control_site": "--site",
     "equal_cost": "--equal-kl",
     "fits": "--probes",
     "ignore": "--ignore-column",

@@ -214,12 +214,17 @@ def described_session(
         run.describe(about | {"failures": [asdict(failure) for failure in failures], "finished": True})
 
 
-_PLACE = ("lineage", "stage", "step", "revision", "concept", "site", "metric", "method", "control", "seed")
+_PLACE = ("lineage", "stage", "step", "revision", "concept", "site", "metric", "method", "control")
 """Columns that say what a row measures, and where."""
 
 
 def drop_replaced(
-    run: Run, units: Collection[str], *, coords: Sequence[str] = (), where: str = "method is not null"
+    run: Run,
+    units: Collection[str],
+    *,
+    coords: Sequence[str] = (),
+    where: str = "method is not null",
+    seeds: bool = True,
 ) -> None:
     """Drop units of earlier sessions that measured the same places under other settings: a reader of the table would mix both.
 
@@ -227,14 +232,17 @@ def drop_replaced(
         units: All units of this session, of one job.
         coords: Coordinates that belong to a place.
         where: SQL condition of the rows that are compared.
+        seeds: Whether rows of another seed are another measurement, and stay.
     """
-    own, job = ", ".join(map(sql_text, units)), next(iter(units)).partition("-")[0]
-    columns = [*_PLACE, *(f"coords[{sql_text(name)}]" for name in coords)]
+    own, (job, dash, _) = ", ".join(map(sql_text, units)), next(iter(units)).partition("-")
+    if dash:
+        where = f"({where}) and starts_with(unit, {sql_text(job + dash)})"
+    columns = [*_PLACE, *["seed"] * seeds, *(f"coords[{sql_text(name)}]" for name in coords)]
     names = [f"place_{i}" for i in range(len(columns))]
     keyed = ", ".join(f"{column} as {name}" for column, name in zip(columns, names, strict=True))
     same = " and ".join(f"a.{name} is not distinct from b.{name}" for name in names)
     rows = run.query(
-        f"with places as (select distinct unit, {keyed} from records where starts_with(unit, {sql_text(job + '-')}) and ({where})) "
+        f"with places as (select distinct unit, {keyed} from records where {where}) "
         f"select distinct b.unit as unit from places a join places b on {same} where a.unit in ({own}) and b.unit not in ({own})"
     )
     for unit in rows["unit"]:
