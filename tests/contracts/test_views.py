@@ -13,6 +13,7 @@ import pytest
 
 from ontogeny import plugins, views
 from ontogeny.errors import BadInput
+from ontogeny.findings.timeline import EVENT_METRICS
 from ontogeny.testing import VIEW_CLAUSES
 from ontogeny.testing.views import (
     AXIS_UNIT,
@@ -251,3 +252,16 @@ def as_seen(colour: str, blindness: str) -> np.ndarray:
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     x, y, z = np.cbrt(to_xyz @ seen / np.array([0.9505, 1.0, 1.089]))
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("name", ["drift", "transfer"])
+def test_pairs_with_a_checkpoint_without_a_step_are_drawn(name: str) -> None:
+    """Its number is missing in the column, and is the text None in the coordinates of its partners."""
+    table = full()[full()["concept"].eq("truth")]
+    last = table["step"].eq(synthetic_records.STEPS[-1]) & ~table["metric"].isin(EVENT_METRICS)
+    texts = {str(synthetic_records.STEPS[-1]): "None"}
+    coords = [{k: texts.get(v, v) if k.endswith("_step") else v for k, v in c.items()} for c in table["coords"]]
+    bare = table.assign(step=table["step"].astype(object).where(~last, pd.NA), coords=coords)
+    numbered, without = (views.load_view(name).draw(rows).to_dict() for rows in (table, bare))
+    cells = [sum(map(len, chart["datasets"].values())) for chart in (numbered, without)]
+    assert cells[0] == cells[1] > 100

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ontogeny.findings.stage_comparison import comparison_sentences
+from ontogeny.findings.stage_comparison import comparison_sentences, with_stage_labels
 from tests.helpers import synthetic_records
 
 
@@ -120,3 +120,11 @@ def test_studies_with_rows_have_a_panel() -> None:
 
 def test_single_stage_has_no_sentences() -> None:
     assert comparison_sentences(_truthful(0.7, 0.8).query("stage == 'post'")) == {}
+
+
+def test_checkpoint_without_a_step_is_the_end_of_its_stage() -> None:
+    rows = [_row("stage_cosine", stage, 0.5, "base") | {"step": step} for stage, step in (("base", 8), ("base", None))]
+    rows[0]["coords"] = {"other_stage": "base", "other_step": "None"}
+    labelled = with_stage_labels(_table(*rows, _row("emergence_step", "base", 3.0) | {"step": None}))
+    assert list(labelled["here"]) == ["base 8", "base end", "base –"]
+    assert labelled["there"].iloc[0] == "base end"

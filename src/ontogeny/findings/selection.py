@@ -341,7 +341,7 @@ class RecordSource:
             f"where {metric_condition(*SCORE_METRICS, 'cv_score', 'p_familywise')} and {OWN_ROWS}"
         )
         rows = rows.assign(raw=rows["step"].astype(object))
-        placed = self.line.place(rows.assign(step=_steps_on(self.line, rows)))
+        placed = self.line.place(rows.assign(step=self.line.numbered_steps(rows["stage"], rows["step"])))
         keys = ["lineage", "train_seed", "concept", "metric", "whole", "known"]
         last = placed[placed["age"].eq(placed.groupby(keys, dropna=False)["age"].transform("max"))]
         ends = last[["concept", "metric", "stage", "raw"]].drop_duplicates()
@@ -435,12 +435,6 @@ class TableSource(RecordSource):
 def as_source(records: pd.DataFrame | RecordSource, about: Mapping[str, Any]) -> RecordSource:
     """A table in memory as a source; a source as it is."""
     return TableSource(records, about) if isinstance(records, pd.DataFrame) else records
-
-
-def _steps_on(line: Timeline, rows: pd.DataFrame) -> "pd.Series[float]":
-    """Steps as the timeline numbers them: a checkpoint without a number is the end of its stage."""
-    ends = line.moments[line.moments["step"].mod(1).ne(0)].set_index("stage")["step"]
-    return rows["step"].astype("float64").fillna(rows["stage"].map(ends).astype("float64"))
 
 
 def _sets(rows: pd.DataFrame, column: str) -> dict[str, set[str]]:

@@ -1,5 +1,6 @@
 """A comparison of stages as sentences made from its rows: one panel per study, first stage against last."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from ontogeny.findings.selection import metric_condition
 from ontogeny.findings.sentences import describe_site, format_interval, format_score, format_step
 from ontogeny.findings.table import coord_column, evenly_spread, tidy_records
 from ontogeny.findings.timeline import make_timeline
+from ontogeny.records import checkpoint_label
 
 COMPARISON_ROWS = metric_condition(
     *("stage_cosine", "stage_auroc", "push_effect", "nie", "verdict_gap", "map_correlation", "patch_effect"),
@@ -44,11 +46,15 @@ def with_stage_labels(records: pd.DataFrame) -> pd.DataFrame:
     several = {str(stage) for stage, count in steps.items() if count > 1}
 
     def label(stage: str, step: float) -> str:
-        return f"{stage} {format_step(step)}" if stage in several else stage
+        if stage not in several:
+            return stage
+        # A row about a whole stage has no checkpoint; a half step is the checkpoint without a number.
+        return f"{stage} –" if math.isnan(step) else checkpoint_label(stage, None if step % 1 else step)
 
     here = [label(s, t) for s, t in zip(table["stage"], table["step"], strict=True)]
-    other = pd.to_numeric(coord_column(table, "other_step"), errors="coerce")
-    there = [label(s, t) if s else "" for s, t in zip(coord_column(table, "other_stage"), other, strict=True)]
+    stages = coord_column(table, "other_stage")
+    other = make_timeline(table).numbered_steps(stages, coord_column(table, "other_step"))
+    there = [label(s, t) if s else "" for s, t in zip(stages, other, strict=True)]
     return table.assign(here=here, there=there)
 
 

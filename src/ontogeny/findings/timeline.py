@@ -75,6 +75,12 @@ class Timeline:
         named = [s for s in self.stages if s.name == stage] or [s for s in self.stages if s.steps[-1] >= step]
         return (named or self.stages)[0].age(step)
 
+    def numbered_steps(self, stages: pd.Series, steps: pd.Series) -> "pd.Series[float]":
+        """Steps as this axis numbers them, those of coordinates too: a checkpoint without a number is the end of its stage."""
+        ends = self.moments[self.moments["step"].mod(1).ne(0)].set_index("stage")["step"]
+        known = pd.to_numeric(steps, errors="coerce").astype("float64")
+        return known.fillna(stages.map(ends).astype("float64"))
+
     def place(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with a step, in developmental order, with their age, age_low and age_high."""
         # A lookup in place of a merge: a report places thousands of short curves.

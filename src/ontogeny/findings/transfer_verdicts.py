@@ -85,14 +85,24 @@ class TransferVerdict:
             f"{where}: its own vector changes {self.own:+.2f} {unit} [{self.own_low:+.2f}, {self.own_high:+.2f}] and {works} "
             f"random directions ({self.null_low:+.2f} to {self.null_high:+.2f}) and directions of shuffled labels "
             f"({self.shuffled_low:+.2f} to {self.shuffled_high:+.2f}), p = {self.own_p:.3f}; "
-            f"of {self.sources} vectors of {self.of} {self.working} work{self._untold}, {self.larger} have a larger effect than its "
-            f"own ({self.surely_larger} surely)"
+            f"{self._of_sources}"
         )
         last = [average for average in self.averages if average.rule == "last"]
         if len(last) > 1:
             ks, values = ", ".join(str(a.k) for a in last), ", ".join(f"{a.effect:+.2f}" for a in last)
             text += f"; averages of their last {ks}: {values}"
         return text + "."
+
+    @property
+    def _of_sources(self) -> str:
+        """How many vectors of the first stage work, as a part of the sentence."""
+        if not self.sources:
+            return f"no other vector of {self.of} has an effect to count"
+        return (
+            f"of {self.sources:,} vector{'s' * (self.sources != 1)} of {self.of}, {self.working:,} work{'s' * (self.working == 1)}"
+            f"{self._untold}, {self.larger:,} ha{'s' if self.larger == 1 else 've'} a larger effect than its own "
+            f"({self.surely_larger:,} surely)"
+        )
 
     @property
     def _untold(self) -> str:

@@ -83,9 +83,8 @@ def _headline(rows: pd.DataFrame, line: Timeline) -> str:
     """Since when the direction has kept its last value."""
     end = line.moments.iloc[-1]
     if rows["metric"].eq("cosine").any():
-        other = pd.to_numeric(coord_column(rows, "other_step"), errors="coerce").eq(end["step"])
-        stage = coord_column(rows, "other_stage")
-        rows = rows[other & (stage.eq(end["stage"]) | stage.eq(""))]
+        other = _with_partners(rows, line)
+        rows = rows[other["other"].eq(end["step"]) & other["other_stage"].eq(end["stage"])]
     else:
         rows = rows[rows["metric"].eq("cosine_final")]
     placed = line.place(rows)
@@ -100,12 +99,15 @@ def _headline(rows: pd.DataFrame, line: Timeline) -> str:
     return f"cosine with the last ≥ {format_score(STABLE)} from {at} on"
 
 
+def _with_partners(rows: pd.DataFrame, line: Timeline) -> pd.DataFrame:
+    """The rows with stage and step of their second checkpoint; rows of old runs name no stage, since both are of one."""
+    stage = coord_column(rows, "other_stage")
+    stage = stage.where(stage.ne(""), rows["stage"])
+    return rows.assign(other=line.numbered_steps(stage, coord_column(rows, "other_step")), other_stage=stage)
+
+
 def _matrix(rows: pd.DataFrame, line: Timeline) -> Any:
-    rows = rows.assign(
-        other=pd.to_numeric(coord_column(rows, "other_step"), errors="coerce"),
-        other_stage=coord_column(rows, "other_stage"),
-    )
-    rows["other_stage"] = rows["other_stage"].where(rows["other_stage"].ne(""), rows["stage"])
+    rows = _with_partners(rows, line)
     others = line.moments[["stage", "step", "age_low", "age_high"]].set_axis(
         ["other_stage", "other", "low", "high"], axis=1
     )

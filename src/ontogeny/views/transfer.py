@@ -72,8 +72,7 @@ def select(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(records: pd.DataFrame) -> Any:
-    rows = select(records)
-    table, line = tidy_records(rows), make_timeline(_of_pairs(records, rows))
+    table, line = tidy_records(select(records)), make_timeline(_of_pairs(records))
     charts = [chart for subject in records_by_concept(table) for chart in _rows_of(subject, line)]
     if not charts:
         what = "the transfer of a probe or vector (ontogeny transfer makes them)"
@@ -86,11 +85,14 @@ def draw(records: pd.DataFrame) -> Any:
     )
 
 
-def _of_pairs(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+def _of_pairs(records: pd.DataFrame) -> pd.DataFrame:
     """Rows of the checkpoints that are a source or a target; others would be gaps in the matrices."""
-    sources = zip(coord_column(pairs, "source_stage"), pd.to_numeric(coord_column(pairs, "source_step")), strict=True)
-    moments = {*sources, *zip(pairs["stage"], pairs["step"].astype("float64"), strict=True)}
-    here = zip(records["stage"], records["step"].astype("float64"), strict=True)
+    pairs, line = select(records), make_timeline(records)
+    stages = coord_column(pairs, "source_stage")
+    sources = zip(stages, line.numbered_steps(stages, coord_column(pairs, "source_step")), strict=True)
+    targets = zip(pairs["stage"], line.numbered_steps(pairs["stage"], pairs["step"]), strict=True)
+    moments, steps = {*sources, *targets}, line.numbered_steps(records["stage"], records["step"])
+    here = zip(records["stage"], steps, strict=True)
     return records[pd.Series([moment in moments for moment in here], index=records.index, dtype=bool)]
 
 
@@ -98,7 +100,7 @@ def _rows_of(subject: ConceptRecords, line: Timeline) -> list[Any]:
     rows = subject.rows[subject.rows["value"].notna()]
     rows = rows.assign(
         source_stage=coord_column(rows, "source_stage"),
-        source=pd.to_numeric(coord_column(rows, "source_step"), errors="coerce"),
+        source=line.numbered_steps(coord_column(rows, "source_stage"), coord_column(rows, "source_step")),
         outcome=coord_column(rows, "outcome"),
         rule=coord_column(rows, "rule"),
         k=pd.to_numeric(coord_column(rows, "average_of"), errors="coerce"),
