@@ -184,6 +184,16 @@ def test_resamples_have_the_spread_of_the_interval() -> None:
     assert torch.allclose(high - low, ends.high - ends.low, rtol=0.1)
 
 
+def test_mean_that_no_group_differs_from_has_an_interval_of_its_groups() -> None:
+    values, groups = torch.tensor([[1.0, 1.0, 0.0] * 8]), torch.arange(24) // 3
+    score = cross_fitting.cross_fit_mean(values)
+    ends = cross_fitting.cross_fit_interval(
+        score.value, cross_fitting.group_variance(score.influence, groups), torch.zeros(1), share=True
+    )
+    assert float(ends.low) == pytest.approx(2 / 3 * 0.025 ** (1 / 8))
+    assert float(ends.high) == pytest.approx(1 - 1 / 3 * 0.025 ** (1 / 8))
+
+
 @pytest.mark.parametrize(("positives", "negatives"), [(2, 2), (2, 3), (3, 3)])
 def test_variance_of_test_groups_is_unbiased(positives: int, negatives: int) -> None:
     """Over all samples of three values, with ties, in one fold; DeLong's estimate is too large."""

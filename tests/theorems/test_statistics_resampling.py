@@ -190,6 +190,24 @@ def test_one_class_gives_nan_and_perfect_score_has_interval():
     assert wide.high == pytest.approx(2.78 * (5 / 4) ** 0.5, rel=0.06)
 
 
+def test_share_that_no_group_differs_from_has_an_interval_of_its_groups():
+    """At 0 and 1 it is that of the edges; it narrows with the number of groups, and rounding does not hide it."""
+    half = torch.tensor([[1.0, 0.0] * 12])
+    ends = [
+        share_interval(
+            half.mean(1), mean_samples(half, group_weights(groups, samples=200)), groups=len(groups.unique())
+        )
+        for groups in (torch.arange(24) // 8, torch.arange(24) // 2)
+    ]
+    assert [float(end.low) for end in ends] == pytest.approx([0.5 * 0.025 ** (1 / n) for n in (3, 12)], rel=1e-6)
+    assert [float(end.low + end.high) for end in ends] == pytest.approx([1, 1], rel=1e-6)
+    thirds = torch.tensor([5 / 7, 0.0, 1.0])
+    rounded = share_interval(thirds, thirds + 3e-8 * torch.randn(100, 3), groups=9)
+    edges = share_interval(thirds[1:], thirds[1:].expand(100, 2), groups=9)
+    assert rounded.low[1:].equal(edges.low)
+    assert rounded.low[0] == pytest.approx(5 / 7 * 0.025 ** (1 / 9))
+
+
 @small
 @given(seeds)
 def test_permutations_respect_groups(seed):

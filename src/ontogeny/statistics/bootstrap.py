@@ -21,6 +21,8 @@ from ontogeny.statistics.unique import unique_inverse
 _EXPANDED_FREEDOM = 5
 _MAX_RESAMPLES_WITHOUT_CLASS = 0.01
 
+NO_SPREAD = 1e-6
+"""Standard deviation of a share below which it does not vary but for rounding."""
 _BLOCK = 2**24
 """Bytes of weights that are held in double precision at once."""
 _DRAWN = 2**21
@@ -149,20 +151,30 @@ def r2_samples(
 def share_interval(
     point: Float[Tensor, "*cell"], samples: Float[Tensor, "sample *cell"], *, groups: int, level: float = 0.95
 ) -> Interval:
-    """Interval of a score between 0 and 1: t on the logit scale; exact binomial if the score is 0 or 1.
+    """Interval of a score between 0 and 1: t on the logit scale; exact, see `uniform_ends`, if no group differs, as at 0 and 1.
 
     Absent where more than 1 % of the resamples lack a class (one to four examples of it): the others do not vary as new data would.
     """
-    tail = (1 - level) / 2
     edge = (point <= 0) | (point >= 1)
     inner = point.double().where(~edge, 0.5)
-    half = student_t_quantile(float(groups - 1), level) * _spread(samples) / (inner * (1 - inner))
+    spread = _spread(samples)
+    half = student_t_quantile(float(groups - 1), level) * spread / (inner * (1 - inner))
     low, high = torch.sigmoid(torch.logit(inner) - half), torch.sigmoid(torch.logit(inner) + half)
-    reach = tail ** (1 / groups)
-    low = torch.where(edge, torch.where(point >= 1, reach, 0.0), low)
-    high = torch.where(edge, torch.where(point >= 1, 1.0, 1 - reach), high)
+    uniform, ends = edge | (spread < NO_SPREAD), uniform_ends(point, groups, level=level)
+    low, high = low.where(~uniform, ends.low.double()), high.where(~uniform, ends.high.double())
     rare = samples.isnan().double().mean(0) > _MAX_RESAMPLES_WITHOUT_CLASS
     return _known(point.where(~rare, torch.nan), low, high)
+
+
+def uniform_ends(point: Float[Tensor, "*cell"], groups: int | Float[Tensor, "*cell"], *, level: float) -> Interval:
+    """Exact interval of a score between 0 and 1 that is the same in every group, so that resamples do not vary.
+
+    With a probability of half the rest of the level, none of the groups shows a value that a share of 1 − reach of all groups has; these
+    may lie anywhere from 0 to 1. At a score of 0 or 1 it is the binomial interval of Clopper & Pearson 1934.
+    """
+    score = point.double().clamp(0, 1)
+    reach = ((1 - level) / 2) ** (1 / torch.as_tensor(groups, dtype=torch.float64, device=point.device))
+    return Interval(score * reach, 1 - (1 - score) * reach)
 
 
 def percentile_interval(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from ontogeny.linalg.matmul import matmul
-from ontogeny.statistics.bootstrap import Interval, student_t_quantiles
+from ontogeny.statistics.bootstrap import NO_SPREAD, Interval, student_t_quantiles, uniform_ends
 from ontogeny.statistics.permutation import average_ranks
 from ontogeny.statistics.unique import unique_inverse, unique_values
 
@@ -355,7 +355,7 @@ def cross_fit_interval(
     share: bool,
     level: float = 0.95,
 ) -> Interval:
-    """t-interval over test groups and fits; of shares on the logit scale, exact binomial if the score is 0 or 1.
+    """t-interval over test groups and fits; of shares on the logit scale, exact if no group differs, as at 0 and 1.
 
     Args:
         fits: From `fit_variance_share`.
@@ -368,9 +368,9 @@ def cross_fit_interval(
     middle = inner.where(~edge, 0.5)
     half = half / (middle * (1 - middle))
     low, high = torch.sigmoid(torch.logit(middle) - half), torch.sigmoid(torch.logit(middle) + half)
-    reach = ((1 - level) / 2) ** (1 / (test.freedom + 1))
-    low = torch.where(edge, torch.where(inner >= 1, reach, 0.0), low)
-    high = torch.where(edge, torch.where(inner >= 1, 1.0, 1 - reach), high)
+    uniform = edge | (test.value < NO_SPREAD**2)
+    ends = uniform_ends(inner, test.freedom + 1, level=level)
+    low, high = low.where(~uniform, ends.low), high.where(~uniform, ends.high)
     known = ~value.isnan()
     return Interval(low.where(known, torch.nan).to(value.dtype), high.where(known, torch.nan).to(value.dtype))
 
