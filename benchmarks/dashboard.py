@@ -27,13 +27,15 @@ from typing import Any
 COMMAND = Path(sys.executable).parent / "ontogeny"
 STEPS = 24
 CHARTS = 24
-ALL_DRAWN = """(concept) => {
-  const charts = [...document.querySelectorAll(".chart")];
-  const isDrawn = (one) => one.dataset.drawn && !one.hasAttribute("aria-busy");
-  const isOfConcept = (one) => one.dataset.drawn === "problem" || one.dataset.drawn.includes(`concept=${encodeURIComponent(concept)}`);
-  return charts.length && charts.every((one) => isDrawn(one) && (!concept || isOfConcept(one)));
+DRAWN = """([concept, needed]) => {
+  const charts = [...document.querySelectorAll(".chart")].filter((one) => !one.hasAttribute("aria-busy"));
+  const isOfConcept = (one) => !concept || one.dataset.drawn.includes(`concept=${encodeURIComponent(concept)}`);
+  const drawn = charts.filter((one) => one.dataset.drawn && (one.dataset.drawn === "problem" || isOfConcept(one)));
+  const pictures = drawn.filter((one) => one.dataset.drawn !== "problem").length;
+  const all = document.querySelectorAll(".chart").length;
+  return pictures >= needed || (all && drawn.length === all) ? {pictures} : null;
 }"""
-PICTURES = ".chart:not([data-drawn=problem])"
+"""The pictures of a concept that are drawn, as soon as there are enough or no more to come."""
 
 
 def main() -> None:
@@ -147,8 +149,8 @@ def all_charts(browser: Any, run: Path, idle: float) -> dict[str, Any]:
                     page.locator("label.choice:has(span:text-is('concept')) select").select_option(concept)
                 else:
                     page.goto(f"{address}&panel=charts")
-                page.wait_for_function(ALL_DRAWN, arg=concept, timeout=300_000)
-                drawn += page.locator(PICTURES).count()
+                found = page.wait_for_function(DRAWN, arg=[concept, CHARTS - drawn], timeout=300_000)
+                drawn += found.json_value()["pictures"]
                 waits.append(f"{drawn} after {seconds(began)}")
                 if not concept:
                     offered = "[...document.querySelectorAll('label.choice')].find((one) => one.firstChild.textContent === 'concept')"

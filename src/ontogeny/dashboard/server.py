@@ -1,8 +1,10 @@
 """Server of the dashboard: the endpoints and the page on this machine, behind a token."""
 
+import contextlib
 import functools
 import secrets
 import socket
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ from typing import Any
 
 from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.assets import browser_files
+from ontogeny.dashboard.endpoints.charts import views_with_rows
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
 
@@ -34,11 +37,21 @@ class DashboardServer:
         Args:
             on_start: Called once when it answers.
         """
-        self._server.on_start = on_start
+
+        def started() -> None:
+            on_start()
+            threading.Thread(target=self._look_for_views, name="views").start()
+
+        self._server.on_start = started
         try:
             self._server.run([self.bound])
         finally:
             self.runs.close()
+
+    def _look_for_views(self) -> None:
+        """Look for the views of the first run while a browser opens its page, which then need not wait for it."""
+        with contextlib.suppress(BadInput):  # a job is writing: the page looks again
+            views_with_rows(self.runs.first)
 
     def stop(self) -> None:
         """Let `serve`, in another thread, return."""
