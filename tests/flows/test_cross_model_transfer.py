@@ -9,6 +9,7 @@ from ontogeny.data.concept import Concept
 from ontogeny.errors import BadInput
 from ontogeny.jobs.trace.trace import trace
 from ontogeny.jobs.transfer.cross_model import transfer_to_model
+from ontogeny.jobs.transfer.measure import DirectionVector, EffectMeter, VectorEffect
 from ontogeny.jobs.transfer.plan import DEFAULT_READING_SETTINGS, TransferSettings
 from ontogeny.lineage import Lineage
 from ontogeny.storage.run import Run
@@ -17,6 +18,7 @@ from tests.helpers.command_line import Say
 from tests.helpers.planted_lineages import rows, save_run, write
 
 OPTIONS = TransferSettings(controls=40, shuffles=40)
+MAPS = ("native", "identity", "embeddings", "activations")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def _coin(place: Path) -> Concept:
     return Concept.from_file(place / "coin.jsonl")
 
 
-def _mapped(place: Path, run: Run, target: str) -> str:
+def _mapped(place: Path, run: Run, target: str, options: TransferSettings = OPTIONS) -> str:
     lineage = Lineage.open(place / "lineage.toml")
-    return transfer_to_model(lineage, [_coin(place)], run.folder, str(place / target), OPTIONS, traced=True)[1]
+    return transfer_to_model(lineage, [_coin(place)], run.folder, str(place / target), options, traced=True)[1]
 
 
 def _told(run: Run, unit: str, metric: str, name: str, control: str | None = None) -> dict[str, float]:
@@ -89,6 +91,31 @@ def test_mapping_fails_if_target_lacks_the_concept(place: Path, run: Run) -> Non
     for name in ("native", "embeddings", "activations"):
         assert _told(run, unit, "mapped_effect", name)["value"] < 0.5
         assert _told(run, unit, "mapped_auroc", name)["low"] < 0.75
+
+
+def test_vector_that_does_not_reach_the_cost_does_not_end_the_transfer(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped vector without an effect leaves the others theirs; a random direction without one leaves none of them a p."""
+    measure, stubborn = EffectMeter.measure, [1]
+
+    def sometimes(meter: EffectMeter, vector: DirectionVector) -> VectorEffect:
+        stubborn[0] -= 1
+        if not stubborn[0]:
+            raise BadInput("no alpha up to 10000 costs 0.01. Compare at a smaller cost.")
+        return measure(meter, vector)
+
+    monkeypatch.setattr(EffectMeter, "measure", sometimes)
+    for calls, missing, words in ((41, {"native"}, "no alpha"), (1, set(MAPS), "a control has no effect")):
+        stubborn[0] = calls
+        few = TransferSettings(controls=20, shuffles=20, equal_cost=0.01, neutral=("so they say x", "it was told b"))
+        unit = _mapped(place, run, "wide", few)
+        rows = run.records(f"unit = '{unit}' and metric = 'mapped_effect' and control is null")
+        absent = rows[rows["value"].isna()]
+        assert {dict(c)["map"] for c in absent["coords"]} == missing
+        assert absent["note"].str.startswith(words).all()
+        assert len(run.records(f"unit = '{unit}' and metric = 'mapped_p'")) == len(MAPS) - len(missing)
+        assert len(run.records(f"unit = '{unit}' and metric = 'mapped_auroc' and control is null")) == len(MAPS)
 
 
 def test_command_prints_rows(place: Path, run: Run, say: Say) -> None:

@@ -5,6 +5,7 @@ own vector, random directions, the vector without a map, random maps, and maps f
 fitted without held-out texts.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,13 @@ from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progr
 from ontogeny.jobs.resumable import job_session
 from ontogeny.jobs.transfer.measure import EffectMeter, answer_margin_outcome, probe_readout_outcome
 from ontogeny.jobs.transfer.plan import TransferSettings, choose_neutral_texts, open_trace
-from ontogeny.jobs.transfer.rows import SiteRows, measure_nulls, null_p_values, shuffled_label_directions
+from ontogeny.jobs.transfer.rows import (
+    SiteRows,
+    effect_or_reason,
+    null_p_values,
+    nulls_or_reason,
+    shuffled_label_directions,
+)
 from ontogeny.jobs.transfer.sources import transfer_site
 from ontogeny.jobs.transfer.transfer import complete_trace
 from ontogeny.linalg import linear_maps
@@ -227,17 +234,27 @@ class _Mapping:
         )
         meter = EffectMeter.of(target, site, outcome, neutral, self.settings.equal_cost)
         shuffled = shuffled_label_directions(parts[site], design, self.settings.shuffles)
-        nulls = measure_nulls(meter, length, shuffled, self.settings)
+        nulls = nulls_or_reason(meter, length, shuffled, self.settings)
         weights, kind = bootstrap.group_weights(outcome.groups, samples=1000, seed=seed), {"outcome": outcome.kind}
         for name, mapped in vectors.items():
-            coords, effect = kind | {"map": name}, meter.measure(mapped * length).effect
+            coords, measured = kind | {"map": name}, effect_or_reason(meter, mapped * length)
+            if isinstance(measured, str) or isinstance(nulls, str):
+                why = measured if isinstance(measured, str) else nulls
+                yield self.build.row("mapped_effect", math.nan, coords, n=0, note=why)
+                continue
+            effect = measured.effect
             yield self.build.mean("mapped_effect", effect, outcome.groups, weights, coords)
             yield self._row("mapped_p", _float32(null_p_values(effect, nulls)[""]), coords, n=self.settings.controls)
-        for control, draws in nulls.by_control.items():
+        for control, draws in () if isinstance(nulls, str) else nulls.by_control.items():
             yield self.build.null("mapped_effect", control, draws.double(), kind)
         for (name, control), mapped_controls in controls.items():
-            effects = torch.stack([meter.measure(v * length).effect.mean() for v in mapped_controls])
-            yield self.build.null("mapped_effect", control, effects.double(), kind | {"map": name})
+            coords, tried = kind | {"map": name}, [effect_or_reason(meter, v * length) for v in mapped_controls]
+            effects = [effect.effect.mean() for effect in tried if not isinstance(effect, str)]
+            if len(effects) == len(tried):
+                yield self.build.null("mapped_effect", control, torch.stack(effects).double(), coords)
+                continue
+            why = next(reason for reason in tried if isinstance(reason, str))
+            yield self.build.row("mapped_effect", math.nan, coords, control=control, n=0, note=why)
         if self.settings.equal_cost is None:
             yield from self._dose_rows(meter, length, vectors, controls, weights)
 

@@ -171,12 +171,11 @@ def transfer_effect_rows(
             rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=effect))
             continue
         if length not in nulls:
-            try:
-                nulls[length] = measure_nulls(meter, length, shuffled, settings)
-            except BadInput as error:
-                why = f"a control has no effect to compare with: {_reason(error)}"
-                rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=why))
+            drawn = nulls_or_reason(meter, length, shuffled, settings)
+            if isinstance(drawn, str):
+                rows.append(build.row("transfer_effect", math.nan, coords, n=0, note=drawn))
                 continue
+            nulls[length] = drawn
             # With the target's length one set of nulls serves all sources; otherwise each length has its own.
             kept = coords if settings.length == "source" else {k: coords[k] for k in ("outcome", "length")}
             for control, draws in nulls[length].by_control.items():
@@ -211,10 +210,25 @@ def _vector_effect(
     length = _vector_length(source, own, settings)
     if math.isnan(length) or length == 0:
         return "no length: the projections at the target do not vary"
+    return effect_or_reason(meter, source.unit_direction * length)
+
+
+def effect_or_reason(meter: EffectMeter, vector: DirectionVector) -> VectorEffect | str:
+    """The effect of a vector, or the reason why it has none, such as a cost that it cannot reach."""
     try:
-        return meter.measure(source.unit_direction * length)
+        return meter.measure(vector)
     except BadInput as error:
         return _reason(error)
+
+
+def nulls_or_reason(
+    meter: EffectMeter, length: float, shuffled: Sequence[DirectionVector], settings: TransferSettings
+) -> NullEffects | str:
+    """Effects of the null vectors, or the reason why one of them has none."""
+    try:
+        return measure_nulls(meter, length, shuffled, settings)
+    except BadInput as error:
+        return f"a control has no effect to compare with: {_reason(error)}"
 
 
 def _reason(error: BadInput) -> str:
