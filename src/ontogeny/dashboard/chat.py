@@ -11,7 +11,7 @@ from typing import Any
 
 from ontogeny.dashboard.chat_options import ChatOptions
 from ontogeny.dashboard.chat_requests import ChatRequest
-from ontogeny.dashboard.checkpoint_models import CheckpointModels, CheckpointResults, on_disk
+from ontogeny.dashboard.checkpoint_models import CheckpointModels, CheckpointResults
 from ontogeny.dashboard.gauge_cards import finite_number, gauges_of, pinned_vector
 from ontogeny.dashboard.selection import step_text
 from ontogeny.dashboard.shown_run import ShownRun
@@ -23,6 +23,7 @@ from ontogeny.gauges.gauge import Gauge
 from ontogeny.gauges.reading import GaugeReading, read_conversation
 from ontogeny.gauges.replies import Reply, converse, reply, reply_nats, reply_words
 from ontogeny.gauges.turn_reading import TurnReading, answer_and_read, read_turn
+from ontogeny.jobs.trace.reread import on_disk
 from ontogeny.lineage import Checkpoint
 from ontogeny.measurements.token_scores import token_texts
 from ontogeny.models.model import Model

@@ -12,7 +12,7 @@ from ontogeny.errors import BadInput
 from ontogeny.jobs.resumable import weight_identity
 from ontogeny.jobs.trace.digests import read_digests
 from ontogeny.jobs.trace.plan import trace_settings_of
-from ontogeny.jobs.trace.reread import checkpoint_in_run
+from ontogeny.jobs.trace.reread import checkpoint_in_run, on_disk
 from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.lineage.fetch import FileDigests
 from ontogeny.models.loading import ModelOptions
@@ -168,15 +168,6 @@ class CheckpointResults:
 def models_of(shown: ShownRun) -> CheckpointModels:
     """The models of a shown run, which live as long as the dashboard."""
     return shown.tool("models", lambda: CheckpointModels(shown.run, shown.lineage))
-
-
-def on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
-    """The checkpoint, found from the folders above the run if its path was relative to another folder than the present one."""
-    source = Path(checkpoint.source)
-    if checkpoint.revision or source.is_absolute() or source.exists():
-        return checkpoint
-    places = (folder / source for folder in run.resolve().parents)
-    return next((replace(checkpoint, source=str(place)) for place in places if place.is_dir()), checkpoint)
 
 
 def _is_here(checkpoint: Checkpoint, run: Path) -> bool:

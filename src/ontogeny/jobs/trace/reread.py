@@ -5,6 +5,7 @@ Texts, weights and settings must give exactly the unit that the run holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ontogeny.activations.activations import Activations
 from ontogeny.activations.capture import capture_workload
@@ -34,7 +35,17 @@ def checkpoint_in_run(run: Run, stage: str | None = None, name: str | None = Non
     fields = ("source", "revision", "commit", "stage", "step", "tokens", "train_seed")
     entry = entries[-1]
     own = {field: entry[field] for field in fields}
-    return Checkpoint(**own, subfolder=entry.get("subfolder", ""), data_share=entry.get("data_share"))
+    listed = Checkpoint(**own, subfolder=entry.get("subfolder", ""), data_share=entry.get("data_share"))
+    return on_disk(listed, run.folder)
+
+
+def on_disk(checkpoint: Checkpoint, run: Path) -> Checkpoint:
+    """The checkpoint, under a folder above the run if its path was relative to another folder than the present one."""
+    source = Path(checkpoint.source)
+    if checkpoint.revision or source.is_absolute() or source.exists():
+        return checkpoint
+    places = (folder / source for folder in run.resolve().parents)
+    return next((replace(checkpoint, source=str(place)) for place in places if place.is_dir()), checkpoint)
 
 
 def measured_concepts_at(
