@@ -53,6 +53,10 @@ def test_records_have_run_column(home: Path) -> None:
     rows = both.records()
     assert set(rows.run) == {"seed0", "seed1"}
     assert len(rows) == sum(len(Run.open(home / name).records()) for name in ("seed0", "seed1"))
+    few = both.records("value > 0.5", metric="auroc", concept=["truth"], control=None)
+    assert set(few.run) == {"seed0", "seed1"}
+    assert set(few.metric) == {"auroc"}
+    assert few.control.isna().all()
     found = both.query("select run, max(train_seed) as seed from records group by run order by run")
     assert found.seed.tolist() == [0, 1]
 

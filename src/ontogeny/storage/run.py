@@ -425,9 +425,23 @@ class Runs:
 
     members: Mapping[str, Run]
 
-    def records(self, where: str = "true") -> "pd.DataFrame":
-        """Records of all runs, with the column `run`; `where` is an SQL condition."""
-        return self.query(f"select * from records where {where}")
+    def records(
+        self,
+        where: str = "true",
+        *,
+        metric: ColumnValue = ...,
+        concept: ColumnValue = ...,
+        site: ColumnValue = ...,
+        stage: ColumnValue = ...,
+        step: ColumnValue = ...,
+        method: ColumnValue = ...,
+        control: ColumnValue = ...,
+        split: ColumnValue = ...,
+    ) -> "pd.DataFrame":
+        """Records of all runs, with the column `run`; arguments as `Run.records`."""
+        columns = {"metric": metric, "concept": concept, "site": site, "stage": stage}
+        columns |= {"step": step, "method": method, "control": control, "split": split}
+        return self.query(f"select * from records where {column_condition(where, columns)}")
 
     def query(self, sql: str) -> "pd.DataFrame":
         """Run SQL over the view `records` of all runs."""
