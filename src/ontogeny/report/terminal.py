@@ -25,6 +25,13 @@ _SPARK_BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARK_FLOOR = 0.5
 """Start of a sparkline: chance for AUROC; lower scores are drawn as chance."""
 
+_WIDE = ("concept", "site", "score", "TF-IDF", "acc. / control", "untrained", "readable from", "right from")
+_NARROW = ("concept", "site", "score", "TF-IDF", "readable from")
+_LAYOUTS = (((*_WIDE, "over training"), 32, True), ((*_NARROW, "over training"), 12, False))
+"""Columns of the table, blocks of a sparkline, and whether steps of several stages have intervals; the first that fits is taken."""
+_UNLIMITED = 10_000
+"""Columns of a terminal in which every table fits."""
+
 
 def print_summary(records: pd.DataFrame, console: Console) -> None:
     """Print the findings of a table of records; names and notes are never read as markup."""
@@ -32,21 +39,20 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
     if not findings:
         console.print("No concept has a score in this table yet.", style="yellow")
         return
-    wide = console.width >= 124
     metrics = list(dict.fromkeys(SCORE_LABELS[f.metric] for f in findings))
     score = f"{metrics[0]} [95 %]" if len(metrics) == 1 else "score [95 %]"
     stages = list(dict.fromkeys(stage for f in findings for stage in f.curve["stage"]))
-    step = format_step_interval if len(stages) == 1 else format_event if wide else _short_step
-    rows = [_cells(f, len(metrics) > 1, 32 if wide else 12, step) for f in findings]
-    more = ["acc. / control", "untrained"] if wide else []
-    used = ["right from"] if wide else []
-    names = ["concept", "site", score, "TF-IDF", *more, "readable from", *used, "over training"]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*(row.get(name, row["score"]) for name in names))
-    console.print(table)
+    several = len(metrics) > 1
+    for columns, most, long_step in _LAYOUTS:
+        step = format_step_interval if len(stages) == 1 else format_event if long_step else _short_step
+        rows = [_cells(f, several, most, step) for f in findings]
+        table = _table(rows, [score if name == "score" else name for name in columns])
+        if console.measure(table, options=console.options.update(max_width=_UNLIMITED)).maximum <= console.width:
+            console.print(table)
+            break
+    else:
+        for finding in findings:
+            console.print(_cells_as_line(_cells(finding, True, 12, step)))
     if len(stages) == 1 and stages[0]:
         console.print(Text(f"Steps are those of {stages[0]}.", style="dim"))
     for finding in findings:
@@ -54,6 +60,22 @@ def print_summary(records: pd.DataFrame, console: Console) -> None:
         reason = [f"no emergence: {finding.emergence.note}."] if censored and finding.emergence else []
         for text in [*reason, *caveats(finding)]:
             console.print(Text.assemble(("! ", "yellow"), (finding.name, "bold"), " ", text))
+
+
+def _table(rows: list[dict[str, Text]], names: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row.get(name, row["score"]) for name in names))
+    return table
+
+
+def _cells_as_line(cells: dict[str, Text]) -> Text:
+    """A concept in a terminal that is too narrow for a table: its cells one after another, in as many lines as they need."""
+    named = (("score", ""), ("site", "site "), ("TF-IDF", "TF-IDF "), ("readable from", "readable from "))
+    parts = Text(", ").join(Text.assemble((words, "dim"), cells[name]) for name, words in named)
+    return Text.assemble(cells["concept"], " ", parts, " ", cells["over training"])
 
 
 def sparkline(values: list[float], low: float = _SPARK_FLOOR, high: float = 1.0) -> str:
