@@ -16,6 +16,7 @@ from ontogeny.dashboard.endpoints import charts
 from ontogeny.dashboard.endpoints.charts import views_with_rows
 from ontogeny.dashboard.shown_run import ShownRuns
 from ontogeny.errors import BadInput
+from ontogeny.findings.selection import RowFilter
 from ontogeny.records import make_record
 from ontogeny.sites import Site
 from ontogeny.storage.run import Run
@@ -164,6 +165,19 @@ def test_views_are_drawn_ahead_while_nothing_is_asked(run_folder: Path, monkeypa
     ended.closed.set()
     charts.draw_ahead(ended)
     assert drawn == offered, "none after the end"
+
+
+def test_the_first_charts_are_drawn_before_a_page_asks_for_them(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, RowFilter]] = []
+    shown = ShownRuns([run_folder]).first
+    monkeypatch.setattr(charts, "_draw", lambda shown, name, only: {"name": drawn.append((name, only)) or name})
+    charts.draw_first(shown, "truth")
+    only = RowFilter(("truth",))
+    assert drawn == [("emergence", only), ("layers", only)]
+    charts._chart(shown, "layers", only)
+    assert len(drawn) == 2, "not drawn again when the page asks"
 
 
 def test_records_are_paged_and_sorted_by_the_server(client: TestClient, run_folder: Path) -> None:

@@ -14,7 +14,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from ontogeny.dashboard.assets import asset_address
-from ontogeny.dashboard.endpoints.charts import draw_ahead, views_with_rows
+from ontogeny.dashboard.endpoints.charts import draw_ahead, draw_first, views_with_rows
 from ontogeny.dashboard.selection import Selection, step_text
 from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.dashboard.widget import Widget
@@ -81,6 +81,8 @@ class _Dashboard:
         _head()
         if self._chosen.panel not in _WITHOUT_CHARTS:  # asked for before the page has built its charts
             ui.add_head_html(f'<link rel="preload" as="script" href="{asset_address("vega.js")}">')
+        if self._chosen.panel == "charts":
+            threading.Thread(target=draw_first, args=(self._run, self._chosen.concept), name="first charts").start()
         self._dark = ui.dark_mode(None)
         with ui.element("div").classes("dashboard"):
             with ui.element("header"):

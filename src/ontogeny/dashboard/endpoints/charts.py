@@ -1,5 +1,6 @@
 """Charts: every view of the package as Vega-Lite, drawn from the records of a run or of one of its concepts."""
 
+import contextlib
 import json
 import re
 import time
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 
 from ontogeny.dashboard.endpoints._common import StepQuery, run_of
 from ontogeny.dashboard.shown_run import ShownRun
+from ontogeny.errors import BadInput
 from ontogeny.findings.selection import RecordSource, RowFilter, named_metrics
 from ontogeny.report.pictures import draw_picture
 from ontogeny.views import load_view, load_views
@@ -17,6 +19,8 @@ from ontogeny.views import load_view, load_views
 charts_router = APIRouter()
 _DRAWN = "metric <> 'best_site'"
 """Many views read the best site of a concept beside their rows; on its own they have nothing to draw."""
+_FIRST = 2
+"""Charts that are drawn before a page asks for them: those that it shows at its top."""
 _IDLE = 2.0
 """Seconds without a request after which a view is drawn ahead."""
 
@@ -78,6 +82,16 @@ def read_chart(shown: ShownRun, view: str) -> dict[str, Any]:
     """The answer about a view of the whole run."""
     chart: dict[str, Any] = json.loads(_chart(shown, view, RowFilter()))
     return chart
+
+
+def draw_first(shown: ShownRun, concept: str) -> None:
+    """Draw the first charts of a page while the browser loads its scripts; the page asks for them half a second later."""
+    only = RowFilter((concept,) if concept else ())
+    offered = views_with_rows(shown)
+    for name in [view.name for view in load_views() if view.name in offered][:_FIRST]:
+        if not shown.closed.is_set():
+            with contextlib.suppress(BadInput):  # the page shows it
+                _chart(shown, name, only)
 
 
 def draw_ahead(shown: ShownRun) -> None:
