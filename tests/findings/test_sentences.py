@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from ontogeny.findings.finding import Finding, collect_findings
-from ontogeny.findings.sentences import finding_sentences
+from ontogeny.findings.persona_drift import drift_sentences
+from ontogeny.findings.sentences import caveats, finding_sentences, run_headline
 from ontogeny.findings.timeline import EVENT_METRICS
 from tests.helpers import synthetic_records
 
@@ -121,3 +122,37 @@ def test_a_turn_near_the_level_is_unsettled(truth: pd.DataFrame) -> None:
     for p, said in (("0.03", True), ("0.001", False)):
         coords = {"of": "nhsic_tx", "verdict": "fitting then compression", "p_corrected": p}
         assert ("unsettled" in sentence(finding(truth, row | {"coords": coords}), "turns")) == said
+
+
+def test_headline_counts_in_words_that_agree() -> None:
+    findings = collect_findings(synthetic_records.table())
+    named = {of.name: of for of in findings}
+    pairs = (
+        (("truth", "privacy"), "1 of 2 concepts emerges: truth, at pretrain 512"),
+        (("truth", "fairness"), "Both concepts emerge, "),
+    )
+    for names, words in pairs:
+        assert run_headline([named[name] for name in names]).startswith(words)
+
+
+def test_score_that_is_not_a_number_has_one_caveat(truth: pd.DataFrame) -> None:
+    last = truth["metric"].isin(["auroc", "accuracy"]) & truth["stage"].eq("sft") & truth["control"].isna()
+    lost = truth.assign(value=truth["value"].where(~last), note=truth["note"].where(~last, "too large"))
+    assert caveats(collect_findings(lost)[0]) == ["could not be scored at the last checkpoint: too large."]
+
+
+def test_drift_without_an_interval_or_a_second_round_claims_nothing() -> None:
+    base = {"stage": "sft", "step": 10, "method": "plain", "n": 5, "metric": "adherence"}
+    first, second = (
+        base | {"value": v, "low": v, "high": v, "coords": {"rounds": r}} for v, r in ((0.9, "0"), (0.5, "1"))
+    )
+    change = base | {"metric": "adherence_change", "value": -0.4}
+    cases = (
+        (
+            [first, second, change],
+            ".90 [.90, .90] at the start, .50 [.50, .50] after 1 round; change −.40, without an interval",
+        ),
+        ([first, second | {"value": math.nan}], ".90 [.90, .90] at the start"),
+    )
+    for rows, words in cases:
+        assert drift_sentences(synthetic_records.frame(rows)) == [f"sft 10, plain: adherence {words}"]

@@ -68,6 +68,11 @@ def print_failures(title: str, failures: Sequence[Mapping[str, str]]) -> None:
 
 
 def interval_text(row: "Mapping[Any, Any] | pd.Series") -> str:
+    """A value with its interval, if it has one: 0.93 [0.90, 0.96]."""
+    if row["value"] != row["value"]:
+        return "–"
+    if row["low"] != row["low"] or row["high"] != row["high"]:
+        return f"{row['value']:.2f}"
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 

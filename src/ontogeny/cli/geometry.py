@@ -149,4 +149,5 @@ def _comparison_line(row: dict[Any, Any]) -> str:
     if row["value"] != row["value"]:
         return f"{place}: {row['note']}"
     null = "" if row["matched"] != row["matched"] else f", frequency-matched tokens {row['matched']:.2f}"
-    return f"{place}: similarity {interval_text(row)}{null}, local {row['local']:.2f}"
+    local = "" if row["local"] != row["local"] else f", local {row['local']:.2f}"
+    return f"{place}: similarity {interval_text(row)}{null}{local}"

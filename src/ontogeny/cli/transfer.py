@@ -173,7 +173,7 @@ def _print_cross_model(run: "Run", unit: str, as_json: bool) -> None:
     )
     lines = []
     for row in rows.to_dict("records"):
-        value = f"{row['value']:.2f}" if row["low"] != row["low"] else interval_text(row)
+        value = interval_text(row)
         kind = " ".join(str(row[c]) for c in ("map", "dose", "control") if isinstance(row[c], str))
         lines.append(f"{row['concept']} at {row['site']}, {row['metric']}, {kind}: {value}")
     print_output(json_rows(rows), [*lines, f"\nrows are in {run.folder}"], as_json=as_json)

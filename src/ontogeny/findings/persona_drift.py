@@ -46,7 +46,7 @@ def _sentence(rows: pd.DataFrame) -> str:
         return f"{place}, {first['method']}: adherence could not be measured: {_note(curve)}"
     start, end = known.iloc[0], known.iloc[-1]
     parts = [
-        f"{place}, {first['method']}: adherence {_interval(start)} at the start, {_interval(end)} after {int(end['rounds'])} rounds",
+        f"{place}, {first['method']}: adherence {_moment(start)}{f', {_moment(end)}' if len(known) > 1 else ''}",
         *_changes(rows),
         *_compared(rows),
     ]
@@ -59,6 +59,9 @@ def _changes(rows: pd.DataFrame) -> Iterator[str]:
     for row in _dicts(rows[rows["metric"].eq("adherence_change") & rows["control"].eq("")]):
         if pd.isna(row["value"]):
             yield f"no change is known: {row['note']}"
+            continue
+        if pd.isna(row["low"]) or pd.isna(row["high"]):
+            yield f"change {_interval(row)}, without an interval"
             continue
         verdict = "it drifts" if row["high"] < 0 else "it grows" if row["low"] > 0 else "no drift beyond the interval"
         yield f"change {_interval(row)}: {verdict}"
@@ -81,6 +84,13 @@ def _compared(rows: pd.DataFrame) -> Iterator[str]:
 
 def _curve(rows: pd.DataFrame, metric: str, control: str = "") -> pd.DataFrame:
     return rows[rows["metric"].eq(metric) & rows["control"].eq(control)].sort_values("rounds")
+
+
+def _moment(row: Any) -> str:
+    """A value with the rounds before it."""
+    rounds = int(row["rounds"])
+    when = f"after {rounds} round{'s' * (rounds != 1)}" if rounds else "at the start"
+    return f"{_interval(row)} {when}"
 
 
 def _interval(row: Any) -> str:

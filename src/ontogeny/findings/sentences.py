@@ -99,6 +99,8 @@ def finding_sentences(finding: Finding) -> list[str]:
 
 def caveats(finding: Finding) -> list[str]:
     """Reasons to doubt the score; each sentence continues the concept's name."""
+    if not finding.final.known:
+        return [f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}."]
     texts = []
     surface = {
         c: f for c, f in finding.floors.items() if c.startswith("surface_") and f.known and finding.metric != "r2"
@@ -128,8 +130,6 @@ def caveats(finding: Finding) -> list[str]:
         texts.append(
             "has its site chosen by the final test score, so that score is optimistic: no cv_score in the table."
         )
-    if not finding.final.known:
-        texts.append(f"could not be scored at the last checkpoint: {finding.final.note or 'no reason given'}.")
     return texts
 
 
@@ -329,5 +329,9 @@ def run_headline(findings: Sequence[Finding], kind: str = "concepts") -> str:
     name, event = min(events, key=lambda pair: (order.get(pair[1].stage, 0), pair[1].step))
     if len(findings) == 1:
         return f"{name} emerges at {format_event(event)}"
-    count = "All" if len(emerged) == len(findings) else f"{len(emerged)} of"
-    return f"{count} {len(findings)} {kind} emerge, {name} first, at {format_event(event)}"
+    if len(emerged) == 1:
+        return f"1 of {len(findings)} {kind} emerges: {name}, at {format_event(event)}"
+    count = f"{len(emerged)} of {len(findings)}"
+    if len(emerged) == len(findings):
+        count = "Both" if len(findings) == 2 else f"All {len(findings)}"
+    return f"{count} {kind} emerge, {name} first, at {format_event(event)}"

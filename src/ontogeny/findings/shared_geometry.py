@@ -56,8 +56,8 @@ def _formation(row: Mapping[Any, Any]) -> str:
     value, low, high = (float(str(row[name])) for name in ("value", "low", "high"))
     if math.isnan(value):
         return f"{subject} forms at no step of {row['stage']} that can be told: {row['note']}"
-    reach = f"[{low:,.0f}, {'…' if math.isnan(high) else f'{high:,.0f}'}]"
-    return f"{subject} is half formed at {checkpoint_label(str(row['stage']), value)} {reach}"
+    reach = "" if math.isnan(low) else f" [{low:,.0f}, {'…' if math.isnan(high) else f'{high:,.0f}'}]"
+    return f"{subject} is half formed at {checkpoint_label(str(row['stage']), value)}{reach}"
 
 
 def _change(row: Mapping[Any, Any]) -> str:
@@ -67,5 +67,5 @@ def _change(row: Mapping[Any, Any]) -> str:
     start = checkpoint_label(str(row["other_stage"]), step)
     return (
         f"{row['lineage']}: {row['stage']} {verb} the {row['space']} geometry: similarity of its end to {start} "
-        f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        f"{value:.2f}{'' if math.isnan(low) else f' [{low:.2f}, {high:.2f}]'}"
     )

@@ -360,9 +360,10 @@ def _weight_change(rows: ComparisonRows) -> list[str]:
                 "(1 in 40 of the random ones each way); matrices whose space is whole are left out."
             )
     more, less, among = _beyond_random(rows, "response_ratio", b, a)
-    sentences.append(
-        f"ΔW responds more to harmful than to harmless requests, beyond random changes, in {more} of {among} matrices, less in {less}."
-    )
+    if among:
+        sentences.append(
+            f"ΔW responds more to harmful than to harmless requests, beyond random changes, in {more} of {among} matrices, less in {less}."
+        )
     return [*sentences, *_weight_change_effects(rows, a, b)]
 
 

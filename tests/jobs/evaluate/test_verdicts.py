@@ -86,3 +86,18 @@ def test_summary_counts_vectors_without_a_verdict() -> None:
     assert not concept.works
     [alone] = steering_verdicts(found[:1])
     assert alone.tag == TOO_FEW_CONTROLS
+
+
+@pytest.mark.parametrize(
+    ("method", "prompt", "as_much"), [("caa", 7.0, True), ("caa", -9.0, False), ("ablate", 9.0, False)]
+)
+def test_prompt_does_as_much_only_in_the_same_direction(method: str, prompt: float, as_much: bool) -> None:
+    sign = -1 if method == "ablate" else 1
+    rows = [row | {"method": method} for row in vector_rows(0, 200)]
+    for row in rows[1:3]:
+        ends = sorted((sign * row["low"], sign * row["high"]))
+        row |= {"value": sign * row["value"], "low": ends[0], "high": ends[1]}
+    rows.append(rows[1] | {"method": "prompt", "control": "prompt_only", "value": prompt, "coords": {}})
+    [made] = verdicts(rows).itertuples()
+    assert made.value == 1
+    assert ("The prompt does as much or more." in made.note) is as_much

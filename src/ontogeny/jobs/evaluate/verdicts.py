@@ -116,8 +116,8 @@ class _Evidence:
         seen = f" ({FITTED_ON_TEST})" if FITTED_ON_TEST in str(chosen["note"]) else ""
         parts = [
             f"{chosen['concept']}, {chosen['method']} at {where}{scaled} ({place}): "
-            f"{_with_interval(effect)} nats on {effect['n']:.0f} test questions{seen}; "
-            f"{random['n']:.0f} random directions {_interval(random)} (q {_short(self.q)})"
+            f"{_with_interval(effect)} nats on {_counted(effect['n'], 'test question')}{seen}; "
+            f"{_counted(random['n'], 'random direction')} {_interval(random)} (q {_short(self.q)})"
         ]
         parts += [] if self.permuted is None else [f"permuted labels {_interval(self.permuted)}"]
         parts += [] if math.isnan(self.cost) else [f"KL on neutral text {self.cost:.3f}"]
@@ -130,7 +130,11 @@ class _Evidence:
                 f"Too few controls to tell ({needed:,} needed): the least p beside {count:,} random directions is "
                 f"{_short(least_control_p(count))}, and {self.effects:,} effects are corrected together."
             )
-        elif not reasons and prompt is not None and abs(float(prompt["value"])) >= abs(float(effect["value"])):
+        elif (
+            not reasons
+            and prompt is not None
+            and self.wish * float(prompt["value"]) >= self.wish * float(effect["value"])
+        ):
             verdict += " The prompt does as much or more."
         promote = self.promote
         # A margin can grow while both continuations become less likely.
@@ -185,6 +189,10 @@ def _record(row: dict[str, Any], metric: str, value: float, n: int, note: str | 
 
 def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:.0f} {noun}{'' if number == 1 else 's'}"
 
 
 def _with_interval(row: Any) -> str:
