@@ -174,6 +174,33 @@ def test_command_plans_prints_and_draws(lineage: Path, tmp_path: Path, say: Say)
     code, out, _ = say("show", tmp_path / "run", "attribution", "-o", tmp_path / "effects.svg")
     assert code == 0, out
     assert "loss:inside" in (tmp_path / "effects.svg").read_text()
+    table = "\n".join(["text,source", *(f"{n} is in,x" for n in "abc")])
+    for name, texts in (("plain.txt", "a is in\nb is out\na is in\n"), ("bare.csv", table)):
+        (tmp_path / name).write_text(texts)
+        unlabelled = (
+            "attribute",
+            lineage,
+            "-b",
+            f"loss:{tmp_path / name}",
+            "-o",
+            tmp_path / "unlabelled",
+            "--json",
+            "-q",
+        )
+        code, out, err = say(*unlabelled)
+        assert code == 0, err
+        ends = [
+            row
+            for row in json.loads(out)
+            if row["behaviour"] == f"loss:{Path(name).stem}" and row["method"] == "endpoint"
+        ]
+        assert [row["n"] for row in ends] == [3] * len(STAGES)
+        assert all(row["low"] <= row["value"] <= row["high"] for row in ends)
+    code, _, err = say(
+        "attribute", lineage, "-b", f"loss:{tmp_path / 'plain.txt'}", "--limit", "1", "-o", tmp_path / "few"
+    )
+    assert code == 2
+    assert "plain must hold at least 2 different texts" in err
     code, _, err = say("attribute", lineage, "-b", f"margin:{tmp_path / 'inside.csv'}", "-o", tmp_path / "other")
     assert code == 2
     assert "needs answers" in err

@@ -39,10 +39,11 @@ from ontogeny.attribution.loss_derivatives import math_attention
 from ontogeny.attribution.plan import AttributionPlan, AttributionSettings, BehaviourRequest, plan_attribution
 from ontogeny.attribution.rows import QUESTION, StageResults, attribution_rows
 from ontogeny.attribution.stage_data import StageData, segment_effects
+from ontogeny.data.plain_texts import PlainTexts
 from ontogeny.errors import BadInput
 from ontogeny.jobs.progress import ProgressCallback, TraceProgress, ignore_progress
 from ontogeny.jobs.resumable import check_any_done, drop_replaced, job_session, open_run_directory
-from ontogeny.jobs.run_json import describe_concept, describe_run
+from ontogeny.jobs.run_json import describe_concept, describe_run, describe_texts
 from ontogeny.lineage import Checkpoint, Lineage, fetch_checkpoint
 from ontogeny.models.loading import ModelOptions
 from ontogeny.models.model import Model
@@ -84,7 +85,7 @@ def attribute(
     run = open_run_directory(out, lineage, concepts)
     with job_session(run, plan.units.values()):
         sizes = {checkpoint: size for checkpoint, (size, _) in plan.checkpoints.items()}
-        described = {c.name: describe_concept(c) for c in concepts}
+        described = {c.name: describe_texts(c) if isinstance(c, PlainTexts) else describe_concept(c) for c in concepts}
         about = describe_run(
             lineage,
             sizes,
@@ -301,7 +302,7 @@ def _direction(request: BehaviourRequest, model: Model) -> tuple[int, Float[Tens
     """Layer and direction of the behaviour's concept at the final weights; None without two classes."""
     _, source = split_behaviour(request.name)
     site = _site(source, model)
-    if request.concept.kind != "binary":
+    if isinstance(request.concept, PlainTexts) or request.concept.kind != "binary":
         return site.layer or 0, None
     return site.layer or 0, concept_direction(model, request.concept, site)[0]
 
@@ -315,9 +316,13 @@ def make_behaviour(request: BehaviourRequest, model: Model) -> ModelBehaviour:
     kind, source = split_behaviour(request.name)
     concept = request.concept
     texts, groups = [e.text for e in concept.examples], [e.group for e in concept.examples]
+    if kind in ("loss", "entropy"):
+        return text_behaviour(request.name, model, texts, groups, entropy=kind == "entropy")
+    if isinstance(concept, PlainTexts):
+        raise BadInput(
+            f"`behaviour` {request.name} needs labels, but {concept.name} has none: use loss:{concept.name}."
+        )
     makers: dict[str, Callable[[], ModelBehaviour]] = {
-        "loss": lambda: text_behaviour(request.name, model, texts, groups, entropy=False),
-        "entropy": lambda: text_behaviour(request.name, model, texts, groups, entropy=True),
         "margin": lambda: margin_behaviour(request.name, model, concept),
         "refusal": lambda: refusal_behaviour(request.name, model, concept),
         "direction": lambda: direction_behaviour(request.name, model, concept, _site(source, model)),

@@ -11,6 +11,7 @@ from ontogeny.attribution.checkpoint_tiers import CHECKPOINT_TIERS
 from ontogeny.attribution.cost import FORWARD, GAUSS_NEWTON_PRODUCT, GRADIENT, TierCost, retraining_passes
 from ontogeny.attribution.segments import KRYLOV_RANK
 from ontogeny.data.concept import Concept
+from ontogeny.data.plain_texts import PlainTexts
 from ontogeny.errors import BadInput, unknown_name
 from ontogeny.jobs.resumable import weight_identity
 from ontogeny.lineage import Checkpoint, Lineage, Stage
@@ -43,7 +44,8 @@ class BehaviourRequest:
 
     name: str
     """`KIND:SOURCE`."""
-    concept: Concept
+    concept: Concept | PlainTexts
+    """A concept, or texts without labels for a loss or an entropy."""
 
 
 @dataclass(frozen=True)

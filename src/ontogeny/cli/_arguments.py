@@ -13,6 +13,7 @@ from ontogeny.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from ontogeny.data.concept import Concept
+    from ontogeny.data.plain_texts import PlainTexts
     from ontogeny.direction import Direction
 
 
@@ -223,6 +224,25 @@ def read_text_lines(path: Path) -> list[str]:
     if not any(line.strip() for line in lines):
         raise BadInput(f"{path} contains no text: write one text per line.")
     return [line for line in lines if line.strip()]
+
+
+def plain_texts(name: str, limit: int | None) -> "PlainTexts | None":
+    """The first texts of a text file, or of a table without labels; None for a concept.
+
+    Raises:
+        BadInput: the file cannot be read, or holds fewer than two texts.
+    """
+    from ontogeny.data.plain_texts import PlainTexts
+    from ontogeny.data.tables import file_stem, read_table
+
+    path = Path(name)
+    if not path.is_file():
+        return None
+    if _is_table(path):
+        columns = set(read_table(path).columns)
+        if "text" not in columns or columns & {"label", "target"}:
+            return None
+    return PlainTexts(file_stem(name), tuple(read_text_lines(path)[:limit]))
 
 
 def _table_texts(path: Path) -> list[str]:

@@ -116,7 +116,8 @@ def _request(text: str, limit: int | None, seed: int) -> "BehaviourRequest":
 
     kind, source = split_behaviour(text)
     name, at, site = source.rpartition("@") if kind == "direction" and "@" in source else (source, "", "")
-    concept = arg.concept_from_argument(name, limit=limit, seed=seed)
+    texts = arg.plain_texts(name, limit) if kind in ("loss", "entropy") else None
+    concept = texts or arg.concept_from_argument(name, limit=limit, seed=seed)
     return BehaviourRequest(f"{kind}:{concept.name}{at}{site}", concept)
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "grouping",
     "open_concept",
     "parsing",
+    "plain_texts",
     "positions",
     "rendering",
     "statement_folds",

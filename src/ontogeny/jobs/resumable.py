@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.data.concept import Concept
+from ontogeny.data.plain_texts import PlainTexts
 from ontogeny.errors import BadInput, CheckpointError
 from ontogeny.jobs.run_json import describe_run
 from ontogeny.lineage import (
@@ -135,7 +136,7 @@ def check_new_run_folder(out: Path) -> None:
         raise BadInput(f"`out` must be a run directory or an empty folder, got {out}: choose another one.")
 
 
-def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Concept] = ()) -> Run:
+def open_run_directory(out: str | Path, lineage: Lineage, concepts: Iterable[Concept | PlainTexts] = ()) -> Run:
     """The run at `out`, new or existing. A run may grow, but its lineage and the examples of its concepts must stay the same.
 
     Raises:

@@ -13,6 +13,7 @@ import torch
 
 from ontogeny._version import __version__
 from ontogeny.data.concept import Concept
+from ontogeny.data.plain_texts import PlainTexts
 from ontogeny.data.templates import TEMPLATE_DATE
 from ontogeny.errors import redact
 from ontogeny.lineage import Checkpoint, Lineage
@@ -128,6 +129,17 @@ def _describe_checkpoints(
         [*(c for c in before if (c["stage"], c["name"]) not in places), *new],
         key=lambda c: (rank.get(c["stage"], len(rank)), c["step"] is None, c["step"] or 0),
     )
+
+
+def describe_texts(texts: PlainTexts) -> dict[str, Any]:
+    """Texts without labels, as run.json lists them beside concepts."""
+    examples = texts.examples
+    return {
+        **{"name": texts.name, "kind": texts.kind, "classes": [], "n": len(examples)},
+        **{"groups": len({example.group for example in examples}), "answers": 0, "position": "all"},
+        **dict.fromkeys(("source", "licence", "question")),
+        **{"hash": texts.hash, "warnings": []},
+    }
 
 
 def describe_concept(concept: Concept, warnings: Iterable[str] = ()) -> dict[str, Any]:
