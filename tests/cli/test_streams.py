@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.cli._streams import VisibleStream
+from ontogeny.cli._streams import VisibleStream, raw, visible_streams
+from ontogeny.errors import BadInput
 from ontogeny.records import Record
 from ontogeny.storage.run import Run
 from tests.helpers.command_line import Say
@@ -79,3 +80,22 @@ def test_csv_holds_no_formula(run: Path, say: Say) -> None:
     assert {"'=1+1,0.5", "'+1,0.5", "'-1,0.5", "'@x,0.5", "plain,0.5", ",0.5"} < set(lines)
     assert lines[-1].endswith("0.5")
     assert any(line.endswith(",-0.5") for line in lines)  # a number is no text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_stream_writes_out_what_its_encoding_lacks(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with a dash or a block, and a CSV, in a terminal without UTF-8."""
+    raw_bytes = io.BytesIO()
+    stream = io.TextIOWrapper(raw_bytes, encoding=encoding, errors="strict", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with visible_streams():
+        print("é – ▁")
+        raw(sys.stdout).write("…\udcc3\n")
+    assert stream.errors == "strict"
+    first = "\\xe9" if encoding == "ascii" else "\xe9"
+    assert raw_bytes.getvalue() == f"{first} \\u2013 \\u2581\n\\u2026".encode(encoding) + b"\xc3\n"
+
+
+def test_query_that_is_no_text_is_an_error_of_one_line(run: Path) -> None:
+    with pytest.raises(BadInput, match="must be text in UTF-8"):
+        Run.open(run).query("select '\udcc3'")

@@ -1,5 +1,6 @@
 """Standard output and error, with control characters written out, so that no name moves the cursor or sets a terminal's title."""
 
+import codecs
 import contextlib
 import os
 import re
@@ -32,12 +33,33 @@ class VisibleStream:
         return getattr(self.raw_stream, name)
 
 
+_UNENCODABLE = "ontogeny.unencodable"
+"""Name of the error handler of streams."""
+
+
+def _written_out(error: UnicodeError) -> tuple[bytes, int]:
+    """A character that the terminal's encoding lacks, written out as \\u2026; bytes of a file's name that are no text, as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return character.encode("ascii", "backslashreplace"), error.start + 1
+
+
+codecs.register_error(_UNENCODABLE, _written_out)
+
+
 @contextlib.contextmanager
 def visible_streams() -> Iterator[None]:
     """Write through `VisibleStream` for the duration of a command."""
     _open_closed_descriptors()
     streams = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as null:
+    with open(os.devnull, "w") as null, contextlib.ExitStack() as restored:
+        for stream in streams:
+            if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+                restored.callback(reconfigure, errors=stream.errors)
+                reconfigure(errors=_UNENCODABLE)
         sys.stdout, sys.stderr = (VisibleStream(stream or null) for stream in streams)
         try:
             yield

@@ -617,6 +617,8 @@ def _result(folders: Mapping[str, Path], sql: str) -> Iterator[Any]:
     """The result of a query, before its rows are fetched."""
     import duckdb
 
+    if re.search("[\ud800-\udfff]", sql):
+        raise BadInput(f"a query must be text in UTF-8, got {sql[:60]!a}: set the locale to one such as C.UTF-8.")
     try:
         connection = _locked_connection(folders).cursor()
     except duckdb.Error as error:
