@@ -62,7 +62,7 @@ class SingleClassError(BadInput):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """The error for an unknown name, with the nearest known name as a suggestion."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if near:
         return BadInput(f"no {kind} called {name!r}; did you mean {near[0]}?")
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "there is none"

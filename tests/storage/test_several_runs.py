@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -59,6 +60,24 @@ def test_records_have_run_column(home: Path) -> None:
     assert few.control.isna().all()
     found = both.query("select run, max(train_seed) as seed from records group by run order by run")
     assert found.seed.tolist() == [0, 1]
+
+
+def test_names_and_steps_as_notebooks_give_them(home: Path) -> None:
+    """A single name is no list of letters, and a step of NumPy is a number."""
+    run = Run.open(home / "seed0")
+    assert len(run.records(metric="auroc", step=np.int64(512))) == len(run.records(metric="auroc", step=512)) > 0
+    assert (
+        run.show("emergence", concepts="truth", stages="pretrain").to_dict()
+        == run.show("emergence", concepts=["truth"], stages=["pretrain"]).to_dict()
+    )
+    for step in ("512", 0.5, True):
+        with pytest.raises(BadInput, match="`step` must be a whole number"):
+            run.show("layers", step=step)  # type: ignore[arg-type]
+    for folders in ([], str(home / "seed0")):
+        with pytest.raises(BadInput, match="must be a list of run directories"):
+            open_runs(folders)
+    with pytest.raises(BadInput, match="`fits` must be a list of names"):
+        ontogeny.TraceSettings(fits="logistic")  # type: ignore[arg-type]
 
 
 def test_equal_names_become_paths_and_duplicates_are_errors(home: Path) -> None:

@@ -82,6 +82,10 @@ class RowFilter:
     stages: tuple[str, ...] = ()
     step: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.step is not None and (isinstance(self.step, str | bool) or self.step % 1):
+            raise BadInput(f"`step` must be a whole number, got {self.step!r}: name a measured step, such as 1000.")
+
     @property
     def condition(self) -> str:
         """The rows as an SQL condition; rows without a concept, site, stage or step belong to all."""

@@ -60,6 +60,9 @@ class TraceSettings:
             raise BadInput(f"`planes` must lie between 0 and 12, got {self.planes}: 6 panels fit a page.")
         if self.dtype not in DTYPE_NAMES:
             raise unknown_name("dtype", self.dtype, DTYPE_NAMES)
+        for name, given in (("fits", self.fits), ("kernels", self.kernels)):
+            if isinstance(given, str):
+                raise BadInput(f"`{name}` must be a list of names, got {given!r}: write [{given!r}].")
         for fit in self.fits:
             if fit not in plugins.list_plugins("probes"):
                 raise unknown_name("probe", fit, plugins.list_plugins("probes"))

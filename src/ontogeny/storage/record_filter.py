@@ -1,6 +1,7 @@
 """Filter of records by columns, as an SQL condition."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from types import EllipsisType
 
 from ontogeny.errors import BadInput
@@ -22,7 +23,7 @@ def column_condition(where: str, columns: Mapping[str, ColumnValue]) -> str:
 def _one(column: str, value: ColumnValue) -> str:
     if value is None:
         return f"{column} is null"
-    if isinstance(value, str | int):
+    if isinstance(value, str | Integral):
         return f"{column} = {_literal(column, value)}"
     if not isinstance(value, Sequence) or not value:
         raise BadInput(f"`{column}` must be a value, a list of values or None, got {value!r}: leave it out for any.")
@@ -30,9 +31,9 @@ def _one(column: str, value: ColumnValue) -> str:
 
 
 def _literal(column: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | Integral):
         raise BadInput(f"`{column}` must be a text or a whole number, got {value!r}: use `query` for other conditions.")
-    return sql_text(value) if isinstance(value, str) else str(value)
+    return sql_text(value) if isinstance(value, str) else str(int(value))
 
 
 def sql_text(value: str) -> str:

@@ -504,7 +504,9 @@ def _source(run: Run, line: Any = None, only: Any = None) -> Any:
 
 def _row_filter(concepts: Sequence[str], sites: Sequence[str], stages: Sequence[str], step: int | None) -> Any:
     selection = importlib.import_module("ontogeny.findings.selection")
-    return selection.RowFilter(tuple(concepts), tuple(sites), tuple(stages), step)
+    # A single name is a sequence of letters.
+    names = ((given,) if isinstance(given, str) else tuple(given) for given in (concepts, sites, stages))
+    return selection.RowFilter(*names, step)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -523,9 +525,10 @@ def open_runs(folders: Iterable[str | Path]) -> Runs:
     """Open several runs as one table; each is named by its folder, or by its path if two folders have one name.
 
     Raises:
-        BadInput: a folder is not a run directory, or is given twice.
+        BadInput: no folder, one that is not a run directory, or one that is given twice.
     """
-    opened = [Run.open(folder) for folder in folders]
+    if isinstance(folders, str | Path) or not (opened := [Run.open(folder) for folder in folders]):
+        raise BadInput(f"`folders` must be a list of run directories, got {folders!r}: put them in brackets.")
     places = [run.folder.resolve() for run in opened]
     if twice := [place for place in places if places.count(place) > 1]:
         raise BadInput(f"each run must be named once, got {twice[0]} twice: remove one.")
