@@ -15,7 +15,7 @@ from ontogeny.records import Record
 from ontogeny.storage.checksums import check_file, lost_files
 from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.rollback import rollback_on_failure
-from ontogeny.storage.run import Run
+from ontogeny.storage.run import Run, hold_records, query_records
 
 ABOUT = {"concepts": [{"name": "truth"}, {"name": "it's"}], "lineage": {"name": "run"}}
 
@@ -151,6 +151,18 @@ def test_truncated_ledger_can_be_read_and_appended(run: Run) -> None:
     assert run.ledger() == [{"checkpoint": "a"}]
     run.log({"checkpoint": "c"})
     assert run.ledger() == [{"checkpoint": "a"}, {"checkpoint": "c"}]
+
+
+def test_held_records_are_those_of_the_files_until_they_are_held_again(run: Run) -> None:
+    folders, order = {"run": run.folder}, "from records order by unit"
+    ask = hold_records(folders)
+    assert ask(f"select * {order}").equals(query_records(folders, f"select * {order}"))
+    keep(run, "d", header("checkpoint-4", 4, 4))
+    assert len(ask(f"select unit {order}")) == 3
+    assert len(hold_records(folders)(f"select unit {order}")) == 4
+    for sql in ("create table x as select 1", "select * from read_text('run.json')", "selec"):
+        with pytest.raises(BadInput):
+            ask(sql)
 
 
 def test_open_rejects_other_folders(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def _read_cells(shown: ShownRun, chosen: Selection, concept: str) -> AtlasCells:
     probe = f"method = {sql_literal(chosen.method)}" if chosen.method else "method is null"
     columns = "concept, metric, control, split, site, layer, head, stage, step, value, low, high, n"
     own = tidy_records(
-        shown.run.query(
+        shown.query(
             f"select {columns} from records where {here} and {probe} and {OWN_ROWS} and coalesce(split, '') != 'train' "
             f"and metric in ({sql_literal(chosen.metric)}, 'p_familywise')"
         )
@@ -88,7 +88,7 @@ def _with_floors(shown: ShownRun, cells: pd.DataFrame, chosen: Selection, here: 
     """The cells with the highest floor of each: its value and its name."""
     names = ", ".join(sql_literal(name) for name in FLOOR_LABELS if name != "control_task")
     method = f"(method is null or method in ({sql_literal(chosen.method)}, 'random') or site is null)"
-    floors = shown.run.query(
+    floors = shown.query(
         f"select concept, control, site, stage, step, max(value) as floor from records where metric = {sql_literal(chosen.metric)} "
         f"and control in ({names}) and value is not null and not isnan(value) and {method} and (site is null or {here}) group by all"
     )

@@ -165,7 +165,7 @@ def _verdict(runs: Iterable[ShownRun], concept: str, stage: str, step: str) -> s
     for shown in runs:
         rows = shown.result(
             ("steering verdicts", concept),
-            lambda shown=shown: shown.run.query(
+            lambda shown=shown: shown.query(
                 f"select stage, step, value, note from records where metric = 'steering_works' and concept = {sql_text(concept)}"
             ),
         )

@@ -412,9 +412,7 @@ class _Dashboard:
         """The run with effects of steering: this one if it has some, else another one that is open."""
         runs = [self._run, *(run for run in self._runs.members.values() if run is not self._run)]
         count = "select count(*) as n from records where metric = 'steering_effect'"
-        return next(
-            (run for run in runs if run.result("effects", lambda run=run: int(run.run.query(count)["n"][0]))), None
-        )
+        return next((run for run in runs if run.result("effects", lambda run=run: int(run.query(count)["n"][0]))), None)
 
     def _with_models(self, field: str) -> dict[str, Any]:
         """Options of a panel whose state is a field of the selection, with the checkpoints that it asks."""

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ontogeny.dashboard.chat_options import ChatOptions, check_chat_options
 from ontogeny.errors import BadInput, unknown_name
@@ -16,10 +16,15 @@ from ontogeny.findings.timeline import LOSS_METRICS
 from ontogeny.lineage import Lineage
 from ontogeny.records import checkpoint_label
 from ontogeny.sites import SITE_PARTS
-from ontogeny.storage.run import Run, open_runs
+from ontogeny.storage.run import Run, hold_records, open_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _T = TypeVar("_T")
 _MOST_RESULTS = 256
+_HELD_ROWS = 300_000
+"""Rows of records that are held in memory."""
 _RECENT = 0.25
 """Seconds before the list of records is read again."""
 
@@ -108,9 +113,18 @@ class ShownRun:
         """The content of run.json."""
         return self.result("about", lambda: self.run.about)
 
+    def query(self, sql: str) -> "pd.DataFrame":
+        """Run SQL over the view `records` of its present records; few records are held in memory, since a page asks dozens of queries."""
+        ask: Callable[[str], pd.DataFrame] = self.result("query", self._choose_query)
+        return ask(sql)
+
+    def _choose_query(self) -> "Callable[[str], pd.DataFrame]":
+        rows = int(self.run.query("select count(*) as n from records")["n"].iloc[0])
+        return hold_records({self.run.folder.name: self.run.folder}) if rows <= _HELD_ROWS else self.run.query
+
     def source(self, only: RowFilter = RowFilter()) -> RecordSource:  # noqa: B008
         """Its records by condition, of all rows or of a part."""
-        return self.result(("source", only), lambda: RecordSource(self.run.query, self.about, only=only))
+        return self.result(("source", only), lambda: RecordSource(self.query, self.about, only=only))
 
     def describe(self) -> dict[str, Any]:
         """Choices of a page: checkpoints on the time axis, concepts, metrics with their parts and probes."""
@@ -132,7 +146,7 @@ class ShownRun:
         ]
         ticks = [int(i) for i in line.ticks(9).index]
         named = [str(concept["name"]) for concept in about.get("concepts", [])]
-        measured = self.run.query(
+        measured = self.query(
             "select metric, split_part(site, '.', 1) as part, method, list(distinct concept) as concepts from records "
             f"where site is not null and layer is not null and (step is not null or stage is not null) and {OWN_ROWS} "
             "group by all order by all"

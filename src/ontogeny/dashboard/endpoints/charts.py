@@ -50,13 +50,13 @@ def views_with_rows(shown: ShownRun) -> frozenset[str]:
 
 
 def _views_with_rows(shown: ShownRun) -> frozenset[str]:
-    metrics = set(shown.run.query("select distinct metric from records")["metric"])
+    metrics = set(shown.query("select distinct metric from records")["metric"])
     found = []
     for view in load_views():
         named = named_metrics(view.where)
         if not named or "metric like" in view.where or metrics.intersection(named):
             anywhere = re.sub(r"\{[^}]*\}", "true", view.where)
-            first = shown.run.query(f"select 1 from records where ({anywhere}) and {_DRAWN} limit 1")
+            first = shown.query(f"select 1 from records where ({anywhere}) and {_DRAWN} limit 1")
             found += [view.name] if len(first) else []
     return frozenset(found)
 
@@ -128,5 +128,5 @@ def _draw(shown: ShownRun, name: str, only: RowFilter) -> dict[str, Any]:
 
 
 def _checked_source(shown: ShownRun, only: RowFilter) -> RecordSource:
-    only.check(shown.run.query)
+    only.check(shown.query)
     return shown.source(only)
