@@ -265,3 +265,13 @@ def test_pairs_with_a_checkpoint_without_a_step_are_drawn(name: str) -> None:
     numbered, without = (views.load_view(name).draw(rows).to_dict() for rows in (table, bare))
     cells = [sum(map(len, chart["datasets"].values())) for chart in (numbered, without)]
     assert cells[0] == cells[1] > 100
+
+
+def test_titles_agree_in_number_and_order() -> None:
+    """A single example, a single concept, and an order that the interval settles or not."""
+    assert "1 of 2 concepts is read better" in json.dumps(drawn("surface"), ensure_ascii=False)
+    steps = json.dumps(drawn("elicitation"), ensure_ascii=False)
+    assert ".20 [.10, .30] doublings before the plain answers" in steps
+    assert "−.10 [−.20, .00] doublings from the plain answers, order not settled" in steps
+    assert "1 of 12 test examples is wrong · the worst" in json.dumps(drawn("probe_errors"), ensure_ascii=False)
+    assert "threshold for 5 % false alarms gives 11–" in json.dumps(drawn("monitor"), ensure_ascii=False)

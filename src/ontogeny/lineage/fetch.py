@@ -232,7 +232,9 @@ def _adapter_config_digest(checkpoint: Checkpoint) -> str:
 def _folder(checkpoint: Checkpoint) -> Path:
     folder = Path(checkpoint.source)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder: open the lineage again.")
+        raise CheckpointError(
+            f"{folder} is not a folder: correct the path. A run learns the new place of its checkpoints from another `trace`."
+        )
     return folder
 
 

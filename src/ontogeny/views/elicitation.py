@@ -81,6 +81,16 @@ def _subject(subject: ConceptRecords, line: Timeline) -> list[Any]:
     ]
 
 
+def _order(doublings: IntervalEstimate) -> str:
+    """How far from the plain answers a way of asking is; before or after only if the interval leaves out 0."""
+    if doublings.high < 0:
+        before = IntervalEstimate(-doublings.value, -doublings.high, -doublings.low)
+        return f"{format_interval(before)} doublings before the plain answers"
+    if doublings.low > 0:
+        return f"{format_interval(doublings)} doublings after the plain answers"
+    return f"{format_interval(doublings)} doublings from the plain answers, order not settled"
+
+
 def _steps(rows: pd.DataFrame, moment: str) -> Any:
     """The step of each way of asking over the checkpoints up to one, with its interval."""
     own = rows[rows["moment"].eq(moment)]
@@ -89,7 +99,7 @@ def _steps(rows: pd.DataFrame, moment: str) -> Any:
     names = [name for name in STEPS.values() if name in set(events["name"])]
     known = own[own["metric"].isin(list(DIFFERENCES)) & own["control"].eq("")]
     said = [
-        f"{DIFFERENCES[metric]} {format_interval(IntervalEstimate(value, low, high))} doublings after the plain answers"
+        f"{DIFFERENCES[metric]} {_order(IntervalEstimate(value, low, high))}"
         for metric, value, low, high in zip(*(known[c] for c in ("metric", "value", "low", "high")), strict=True)
     ]
     base = Chart(inline_rows(events, "name", "value", "low", "high")).encode(

@@ -132,7 +132,11 @@ def _matrix(subject: ConceptRecords, line: Timeline, of: tuple[str, str]) -> Any
     dark = f"datum.value > {2.5 * float(rate)} || datum.value < {0.3 * float(rate)}"
     what = "probe and threshold frozen" if of == FROZEN else "threshold"
     other = cells[cells["source"].ne(cells["target"])]["value"]
-    reached = f" give {100 * other.min():.0f}–{100 * other.max():.0f} % elsewhere" if len(other) else ""
+    reached = (
+        f" {'give' if of == FROZEN else 'gives'} {100 * other.min():.0f}–{100 * other.max():.0f} % elsewhere"
+        if len(other)
+        else ""
+    )
     text = f"{what} for {100 * float(rate):g} % false alarms{reached}"
     chart = _square(cells, rows, scale, "false alarms", dark, "true-positive rate")
     return chart.properties(title=_heading(subject, rows, text))

@@ -81,9 +81,10 @@ def _panel(name: str, rows: pd.DataFrame, line: Timeline) -> Any:
     words = words.properties(width=CHART_WIDTH - 290, height=height)
     chart = hconcat(bars.properties(width=130, height=height), words, spacing=12)
     more = [
-        f"{value:.0f} of {n:.0f} test examples are wrong" for value, n in zip(count["value"], count["n"], strict=True)
+        f"{value:.0f} of {n:.0f} test examples {'is' if value == 1 else 'are'} wrong"
+        for value, n in zip(count["value"], count["n"], strict=True)
     ]
-    shown = "the largest errors" if numbers else f"the {len(order)} worst"
+    shown = "the largest errors" if numbers else "the worst" if len(order) == 1 else f"the {len(order)} worst"
     return chart.properties(title=panel_title(where_read, *more[:1], shown))
 
 

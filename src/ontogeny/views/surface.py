@@ -95,8 +95,8 @@ def _headline(findings: list[Finding]) -> str:
     ]
     if len(findings) == 1:
         return f"{findings[0].name}: {'above' if above else 'not shown to be above'} every baseline"
-    count = "All" if len(above) == len(findings) else "None" if not above else str(len(above))
-    return f"{count} of {len(findings)} concepts are read better than from every baseline"
+    count = f"{len(above) or 'None'} of" if len(above) < len(findings) else "All"
+    return f"{count} {len(findings)} concepts {'is' if len(above) < 2 else 'are'} read better than from every baseline"
 
 
 def _rows(finding: Finding) -> pd.DataFrame:
