@@ -69,11 +69,14 @@ def print_failures(title: str, failures: Sequence[Mapping[str, str]]) -> None:
 
 def interval_text(row: "Mapping[Any, Any] | pd.Series") -> str:
     """A value with its interval, if it has one: 0.93 [0.90, 0.96]."""
-    if row["value"] != row["value"]:
-        return "–"
-    if row["low"] != row["low"] or row["high"] != row["high"]:
-        return f"{row['value']:.2f}"
+    if row["value"] != row["value"] or row["low"] != row["low"] or row["high"] != row["high"]:
+        return number_text(row["value"])
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def number_text(value: float) -> str:
+    """A number with two digits; – for NaN."""
+    return "–" if value != value else f"{value:.2f}"
 
 
 def estimate_lines(estimate: "TraceEstimate", plan: "TracePlan") -> Iterable[str]:

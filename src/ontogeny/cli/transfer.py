@@ -12,6 +12,7 @@ from ontogeny.cli._output import (
     interval_text,
     json_rows,
     next_command,
+    number_text,
     print_output,
     visited_line,
 )
@@ -155,7 +156,7 @@ def _print_verdicts(run: "Run", names: list[str], as_json: bool) -> None:
     data = {"verdicts": [asdict(v) | {"sentence": v.sentence} for v in verdicts], "stages": pairs}
     lines = [
         f"{row['concept']}: probe of {row['source']} on {row['target']}: "
-        f"AUROC {interval_text(row)}, cosine {row['cosine']:.2f}"
+        f"AUROC {interval_text(row)}, cosine {number_text(row['cosine'])}"
         for row in pairs
     ]
     last = {verdict.concept: verdict.sentence for verdict in verdicts}
