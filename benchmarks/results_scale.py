@@ -408,6 +408,7 @@ def measure(folder: Path, size: Size, views: list[str], *, made: bool = False) -
     note("dry run", *timed(*words, "--out", folder / "nowhere", "--dry-run"))
     note("relate", *timed(*words, "--steps", f"0-{late.last}", "--out", run))
     late.put_back()
+    os.sync()  # a new checkpoint comes when the parts of the others have reached the disk
     note("relate again after one checkpoint", *timed(*words, "--out", run))
     note("second start with nothing to do", *timed(*words, "--out", run))
     note("open and one query", *timed(sys.executable, "-c", ONE_QUERY, run))

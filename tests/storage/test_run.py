@@ -165,6 +165,18 @@ def test_held_records_are_those_of_the_files_until_they_are_held_again(run: Run)
             ask(sql)
 
 
+def test_the_bytes_of_a_tensor_are_asked_for_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, start, size, _: seen.append(os.pread(file, size, start)), raising=False
+    )
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    with run.reading_ahead("directions", ["a", "c", "lost"], "logistic/head/bias"):
+        pass
+    wanted = [run.directions(unit, ["logistic/head/bias"])["logistic/head/bias"] for unit in ("a", "c")]
+    assert seen == [tensor.numpy().tobytes() for tensor in wanted]
+
+
 def test_open_rejects_other_folders(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not a run directory"):
         Run.open(tmp_path)

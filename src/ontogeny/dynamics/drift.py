@@ -33,23 +33,25 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
         make = partial(cell_block, context, method=method, reason=_NO_DIRECTION)
         key = f"{method}/{part}/direction"
         last = _units(run, visits[-1], key)
-        final, previous, at_best = [], [], []
+        # One table each for all checkpoints: small tensors kept between the large ones would leave holes in memory that nothing fills.
+        final, previous = torch.empty(len(visits), len(sites)), torch.empty(len(visits) - 1, len(sites))
+        at_best = last.new_empty(len(visits) if best.part == part else 0, last.shape[1])
         before = None
-        for visit in visits:  # one checkpoint at a time, so that memory does not grow with their number
-            units = last if visit is visits[-1] else _units(run, visit, key)
-            final.append(cosine_of_units((units * last).sum(-1)))
-            if before is not None:
-                previous.append(cosine_of_units((units * before).sum(-1)))
-            if best.part == part:
-                at_best.append(units[best.at].clone())  # a view would hold the directions of all sites
-            before = units
-        if at_best:
-            stacked = torch.stack(at_best)
-            pairs = cosine_of_units(stacked @ stacked.T)
+        with run.reading_ahead("directions", [visit.unit for visit in visits], key):
+            for place, visit in enumerate(visits):
+                units = last if visit is visits[-1] else _units(run, visit, key)
+                final[place] = cosine_of_units((units * last).sum(-1))
+                if before is not None:
+                    previous[place - 1] = cosine_of_units((units * before).sum(-1))
+                if len(at_best):
+                    at_best[place] = units[best.at]
+                before = units
+        if len(at_best):
+            pairs = cosine_of_units(at_best @ at_best.T)
             yield pair_block(context, visits, best.site, pairs, metric="cosine", method=method, reason=_NO_DIRECTION)
-        yield make(visits, [sites] * len(visits), torch.cat(final), metric="cosine_final")
-        if previous:
-            yield make(visits[1:], [sites] * len(previous), torch.cat(previous), metric="cosine_previous")
+        yield make(visits, [sites] * len(visits), final.flatten(), metric="cosine_final")
+        if len(previous):
+            yield make(visits[1:], [sites] * len(previous), previous.flatten(), metric="cosine_previous")
 
 
 def _units(run: Run, visit: MeasuredCheckpoint, key: str) -> Float[Tensor, "site d"]:

@@ -94,6 +94,15 @@ def read_stored_tensors(file: Path, names: Iterable[str], rows: slice | None = N
         raise DamagedPart(file, f"damaged ({error})") from None
 
 
+def read_ahead(file: Path, name: str) -> None:
+    """Let the system read a tensor into its page cache, while something else is computed; without effect where it cannot."""
+    with open(file, "rb", buffering=0) as handle:
+        header = _header_of(file, handle)
+        start, end = _entry(header, name)["data_offsets"]
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle.fileno(), 8 + len(header) + start, end - start, os.POSIX_FADV_WILLNEED)
+
+
 _FileState = tuple[int, int, int]
 _headers: dict[Path, tuple[_FileState, bytes]] = {}
 """Headers that were read last, with size, time and inode of their files."""

@@ -398,6 +398,15 @@ class Run:
         """Rows of one tensor of a unit; `kind` is "directions" or "scores"."""
         return parts.read_unit_rows(self.folder, kind, unit, name, rows)
 
+    @contextlib.contextmanager
+    def reading_ahead(self, kind: str, units: Sequence[str], name: str) -> Iterator[None]:
+        """Let the system read one tensor of each unit from the disk while the block uses them one after another."""
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(
+                parts.read_ahead_of_units, self.folder, kind, units, name
+            )  # an error is met again where it is read
+            yield
+
     def forget(self, prefix: str, *, but: str) -> None:
         """Remove the records of superseded summaries, such as one over fewer checkpoints."""
         for path in (self.folder / "records").glob(f"{prefix}*.parquet"):
