@@ -32,7 +32,9 @@ def monitor_cross_concept(run: Run, concepts: Sequence[Concept], *, model: Model
     """
     binary = [concept_as_traced(run, concept) for concept in concepts if concept.kind == "binary"]
     if len(binary) < 2:
-        raise BadInput(f"cross-concept transfer needs two concepts of two classes, got {len(binary)}: name the file of each.")
+        raise BadInput(
+            f"cross-concept transfer needs two concepts of two classes, got {len(binary)}: name the file of each."
+        )
     settings, checkpoint, model = trace_settings_of(run), checkpoint_in_run(run), model or ModelOptions()
     visits = measured_concepts_at(run, checkpoint, binary, settings, model=model)
     designs = {concept.name: make_design(concept, settings) for concept in binary}
