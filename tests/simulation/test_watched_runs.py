@@ -4,7 +4,7 @@ import pytest
 
 from tests.simulation.watched_runs import PLANTED_RUNS, simulate
 
-SMALL = {"checkpoints": 12, "groups": 30, "width": 4, "sites": 1}
+SMALL = {"checkpoints": 12, "groups": 40, "width": 4, "sites": 1}
 
 
 @pytest.mark.parametrize("kind", ["turning slowly"])

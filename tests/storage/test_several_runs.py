@@ -73,9 +73,10 @@ def test_names_and_steps_as_notebooks_give_them(home: Path) -> None:
     for step in ("512", 0.5, True):
         with pytest.raises(BadInput, match="`step` must be a whole number"):
             run.show("layers", step=step)  # type: ignore[arg-type]
-    for folders in ([], str(home / "seed0")):
-        with pytest.raises(BadInput, match="must be a list of run directories"):
-            open_runs(folders)
+    with pytest.raises(BadInput, match="must be a list of run directories"):
+        open_runs(str(home / "seed0"))
+    with pytest.raises(BadInput, match="at least one run directory, got none"):
+        open_runs([])
     with pytest.raises(BadInput, match="`fits` must be a list of names"):
         ontogeny.TraceSettings(fits="logistic")  # type: ignore[arg-type]
 

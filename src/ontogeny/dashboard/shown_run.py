@@ -202,8 +202,6 @@ class ShownRuns:
                 lineage has no checkpoint of a run.
         """
         opened = open_runs(folders).members
-        if not opened:
-            raise BadInput("`runs` must name at least one run directory, got none: name one.")
         self.members: dict[str, ShownRun] = {name: ShownRun(name, run, lineage) for name, run in opened.items()}
         if lineage is not None:
             _check_lineage(lineage, opened.values())

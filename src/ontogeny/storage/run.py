@@ -536,8 +536,10 @@ def open_runs(folders: Iterable[str | Path]) -> Runs:
     Raises:
         BadInput: no folder, one that is not a run directory, or one that is given twice.
     """
-    if isinstance(folders, str | Path) or not (opened := [Run.open(folder) for folder in folders]):
-        raise BadInput(f"`folders` must be a list of run directories, got {folders!r}: put them in brackets.")
+    if isinstance(folders, str | Path):
+        raise BadInput(f"`folders` must be a list of run directories, got {folders!r}: put it in brackets.")
+    if not (opened := [Run.open(folder) for folder in folders]):
+        raise BadInput("`folders` must name at least one run directory, got none: name one.")
     places = [run.folder.resolve() for run in opened]
     if twice := [place for place in places if places.count(place) > 1]:
         raise BadInput(f"each run must be named once, got {twice[0]} twice: remove one.")
