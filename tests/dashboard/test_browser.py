@@ -18,6 +18,8 @@ from tests.helpers.browser import open_chromium
 from tests.helpers.chat_runs import CHAT_TEMPLATE, YES, chat_pack, chat_run
 
 pytestmark = pytest.mark.browser
+CONCEPT = ".choice:has(span:text-is('concept')) select"
+"""The choice of a concept; cells of a chart have the word in their labels."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def address(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def page(address: str) -> Iterator[Any]:
     with open_chromium() as opened:
         page = opened.new_context(viewport={"width": 1200, "height": 900}).new_page()
+        page.set_default_timeout(90_000)  # the first chat loads its model
         page.requests, page.said = [], []
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("console", lambda message: page.said.append((message.text, message.location["url"])))
@@ -83,13 +86,13 @@ def test_panels_open_and_their_rows_turn_by_page(page: Any) -> None:
 
 
 def test_an_address_shows_the_same_again_and_tabs_are_apart(page: Any) -> None:
-    page.get_by_label("concept").select_option("truth")
+    page.locator(CONCEPT).select_option("truth")
     page.wait_for_function("location.search.includes('concept=truth')")
     other = page.context.new_page()
     other.goto(page.url)
     other.wait_for_selector("[data-read]")
-    assert other.get_by_label("concept").input_value() == "truth"
-    other.get_by_label("concept").select_option("")
+    assert other.locator(CONCEPT).input_value() == "truth"
+    other.locator(CONCEPT).select_option("")
     other.wait_for_function("!location.search.includes('concept=')")
     assert "concept=truth" in page.url
     other.close()
@@ -289,7 +292,7 @@ def test_names_run_no_script_and_nothing_is_loaded_from_elsewhere(page: Any, add
     host = address.split("/?")[0]
     assert page.title() == "ontogeny"
     assert page.locator("img").count() == 0
-    assert HOSTILE in page.get_by_label("concept").inner_text()
+    assert HOSTILE in page.locator(CONCEPT).inner_text()
     assert [
         url for url in page.requests if not url.startswith((host, host.replace("http", "ws"), "blob:", "data:"))
     ] == []

@@ -49,7 +49,7 @@ def reference(source: str) -> Fraction | None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(
-    st.text("0123456789+-*/() ", max_size=14),
+    st.text("0123456789+-*/() ", max_size=12),
     st.recursive(
         st.integers(0, 99).map(str),
         lambda part: st.one_of(

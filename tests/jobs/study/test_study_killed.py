@@ -24,7 +24,7 @@ run_study(plan_study("swing_by", "smoke", seeds=3, changes={"steps": 60}), sys.a
 def test_killed_and_resumed_study_equals_one_run(tmp_path: Path) -> None:
     plan, run = plan_study("swing_by", "smoke", seeds=3, changes={"steps": 60}), tmp_path / "run"
     process = fork(_CODE, run, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not (run / "ledger.jsonl").is_file() and process.ended() is None:
+    while not Run(run).ledger() and process.ended() is None:
         time.sleep(0.001)
     process.kill()
     assert process.ended() == -signal.SIGKILL, process.said("err")
