@@ -177,6 +177,13 @@ def test_sound_run_has_no_findings(sound: Path) -> None:
     assert made.sentence == "6 checkpoints audited, nothing found."
 
 
+def test_equal_configs_are_compared_without_transformers(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lineage = Lineage.open(sound)
+    known = set(audit(lineage).clean_layouts)
+    monkeypatch.setattr(loading, "parse_config", lambda settings: pytest.fail("a config was parsed"))
+    assert audit(lineage, clean_layouts=known).findings == ()
+
+
 def test_configs_that_are_written_otherwise_are_equal(sound: Path, tmp_path: Path) -> None:
     top = Path(shutil.copytree(sound, tmp_path / "run"))
     for place, step in enumerate(STEPS):

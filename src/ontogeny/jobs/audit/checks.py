@@ -287,15 +287,16 @@ def config_drift(lineage: Lineage, sheets: Sequence[CheckpointMetadata]) -> list
 
 def _with_common_configs(sheets: Sequence[CheckpointMetadata]) -> list[CheckpointMetadata]:
     """The sheets, of which those whose configs mean the same have the same one: versions of transformers write them otherwise."""
-    meanings: dict[str, str] = {}
+    texts = {repr(_canonical(sheet.config)): sheet.config for sheet in sheets}
+    if len(texts) < 2:  # the usual case, in which transformers is not loaded
+        return list(sheets)
+    meanings = {text: _meaning(config) or text for text, config in texts.items()}
     first: dict[str, Mapping[str, Any]] = {}
-    common = []
-    for sheet in sheets:
-        text = repr(_canonical(sheet.config))
-        if text not in meanings:
-            meanings[text] = _meaning(sheet.config) or text
-        common.append(replace(sheet, config=first.setdefault(meanings[text], sheet.config)))
-    return common
+    own = (meanings[repr(_canonical(sheet.config))] for sheet in sheets)
+    return [
+        replace(sheet, config=first.setdefault(meaning, sheet.config))
+        for sheet, meaning in zip(sheets, own, strict=True)
+    ]
 
 
 def _meaning(config: Mapping[str, Any]) -> str | None:
