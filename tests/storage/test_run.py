@@ -13,6 +13,7 @@ import torch
 from ontogeny.errors import BadInput
 from ontogeny.records import Record
 from ontogeny.storage.checksums import check_file, lost_files
+from ontogeny.storage.files import DamagedPart
 from ontogeny.storage.record_filter import sql_text
 from ontogeny.storage.rollback import rollback_on_failure
 from ontogeny.storage.run import Run, hold_records, query_records
@@ -165,16 +166,14 @@ def test_held_records_are_those_of_the_files_until_they_are_held_again(run: Run)
             ask(sql)
 
 
-def test_the_bytes_of_a_tensor_are_asked_for_ahead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bytes] = []
-    monkeypatch.setattr(
-        os, "posix_fadvise", lambda file, start, size, _: seen.append(os.pread(file, size, start)), raising=False
-    )
-    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
-    with run.reading_ahead("directions", ["a", "c", "lost"], "logistic/head/bias"):
-        pass
-    wanted = [run.directions(unit, ["logistic/head/bias"])["logistic/head/bias"] for unit in ("a", "c")]
-    assert seen == [tensor.numpy().tobytes() for tensor in wanted]
+def test_a_tensor_of_each_unit_comes_in_order_and_a_lost_one_is_told(run: Run) -> None:
+    name, units = "logistic/head/bias", ["a", "c", "b", "a", "a", "c"]
+    wanted = [run.directions(unit, [name])[name] for unit in units]
+    assert all(map(torch.equal, run.each_tensor("directions", units, name), wanted))
+    each = run.each_tensor("directions", ["a", "lost", "c"], name)
+    assert torch.equal(next(each), wanted[0])
+    with pytest.raises(DamagedPart, match="lost"):
+        next(each)
 
 
 def test_open_rejects_other_folders(tmp_path: Path) -> None:

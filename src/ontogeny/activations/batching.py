@@ -172,27 +172,31 @@ def _batch(
     """A batch of rows of this length, or without a length of one packed row."""
     own = [len(work.sequences[s]) for s in members]
     groups = (LengthGroup(0, len(members), length),) if length else offsets(own)
-    ids = torch.zeros(1, groups[-1].end, dtype=torch.long)
-    indices, single, weights, content, scored = list[int](), True, [], [], []
+    ids, indices, single, weights, content, scored = list[int](), list[int](), True, [], [], []
+    token_of: dict[int, int | None] = {}  # by identity: thousands of texts share a few vectors of weights
     for group, texts in zip(groups, segments(groups, members), strict=True):
-        rows, padded, mean = list[int](), list[Tensor](), torch.zeros(group.texts, group.length)
+        rows, vectors, means = list[int](), list[Tensor](), list[Tensor]()
         for row, s in enumerate(texts):
             start, tokens = group.start + row * group.length, len(work.sequences[s])
-            ids[0, start : start + tokens] = torch.tensor(work.sequences[s])
-            mean[row, :tokens] = work.content[s] if work.content else 1 / tokens
+            ids += work.sequences[s]
+            ids += [0] * (group.length - tokens)
+            means.append(work.content[s] if work.content else torch.full((tokens,), 1 / tokens))
             scored += [(i, start + work.scored[i].start, start + tokens) for i in scored_of[s]]
             for i in reads_of[s]:
                 own_weights = work.reads[i].weights
+                if id(own_weights) not in token_of:
+                    token_of[id(own_weights)] = _single_token(own_weights)
+                token = token_of[id(own_weights)]
                 rows.append(row)
-                padded.append(torch.nn.functional.pad(own_weights, (0, group.length - len(own_weights))))
-                indices.append(start + int(own_weights.argmax()))
-                single = single and float(own_weights.max()) == 1 and int(own_weights.count_nonzero()) == 1
-        content.append(mean.to(device))
-        stacked = torch.stack(padded) if padded else torch.zeros(0, group.length)
+                vectors.append(own_weights)
+                indices.append(start + (token or 0))
+                single = single and token is not None
+        content.append(_padded_rows(means, group.length).to(device))
+        stacked = _padded_rows(vectors, group.length)
         weights.append((torch.tensor(rows, dtype=torch.long, device=device), stacked.to(device)))
     return CaptureBatch(
         sequences=members,
-        ids=(ids.view(len(members), length) if length else ids).to(device),
+        ids=torch.tensor(ids).view(len(members) if length else 1, -1).to(device),
         groups=groups,
         reads=[i for s in members for i in reads_of[s]],
         token_indices=torch.tensor(indices, dtype=torch.long, device=device) if indices and single else None,
@@ -200,3 +204,18 @@ def _batch(
         content=tuple(content),
         scored=scored,
     )
+
+
+def _single_token(weights: Float[Tensor, " token"]) -> int | None:
+    """The token that has all the weight; None if several share it."""
+    at = int(weights.argmax())
+    return at if float(weights[at]) == 1 and int(weights.count_nonzero()) == 1 else None
+
+
+def _padded_rows(vectors: Sequence[Float[Tensor, " _"]], length: int) -> Float[Tensor, "row token"]:
+    """Vectors as rows of this length, filled up with zeros."""
+    if not vectors:
+        return torch.zeros(0, length)
+    if all(len(vector) == length for vector in vectors):
+        return torch.stack(list(vectors))
+    return torch.stack([torch.nn.functional.pad(vector, (0, length - len(vector))) for vector in vectors])

@@ -63,7 +63,7 @@ def build_workload(
             lengths += [len(encoding.ids) for encoding in encodings]
             if truncate:
                 encodings = [_truncate(encoding, context) for encoding in encodings]
-            places += [builder.read(encoding, concept.position.weights(encoding)) for encoding in encodings]
+            places += builder.reads(encodings, concept.position)
         long = sum(length > context for length in lengths) if truncate else 0
         if not truncate:
             _check_length(concept.name, lengths, context)
@@ -101,7 +101,7 @@ def text_workload(
         encodings = [_truncate(encoding, context) for encoding in encodings]
     else:
         _check_length("the list", [len(encoding.ids) for encoding in encodings], context)
-    places = [builder.read(encoding, position.weights(encoding)) for encoding in encodings]
+    places = builder.reads(encodings, position)
     reads, sequences = (torch.tensor(column) for column in zip(*places, strict=True))
     return builder.workload(), reads, sequences
 
@@ -139,10 +139,11 @@ class _Builder:
         self.truncated = 0
         self.sequences: dict[tuple[int, ...], int] = {}
         self.content: list[Float[Tensor, " token"]] = []
-        self.reads: dict[tuple[int, bytes], int] = {}
+        self._reads: dict[tuple[int, bytes], int] = {}
         self.weights: list[ActivationRead] = []
         self.scored: dict[tuple[int, int], int] = {}
         self._vectors: dict[bytes, Float[Tensor, " token"]] = {}
+        self._content_of: dict[bytes, Float[Tensor, " token"]] = {}
 
     def _shared(self, vector: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
         """The first vector with these numbers: texts of one length mostly have the same, and a small tensor takes 600 bytes."""
@@ -152,17 +153,25 @@ class _Builder:
         key = tuple(ids.tolist())
         if key not in self.sequences:
             self.sequences[key] = len(self.sequences)
-            plain = torch.ones(len(key)) if special.all() else (~special).float()
-            self.content.append(self._shared(plain / plain.sum()))
+            marks = special.numpy().tobytes()
+            if marks not in self._content_of:
+                plain = torch.ones(len(key)) if special.all() else (~special).float()
+                self._content_of[marks] = self._shared(plain / plain.sum())
+            self.content.append(self._content_of[marks])
         return self.sequences[key]
 
-    def read(self, encoding: Encoding, weights: Float[Tensor, " token"]) -> tuple[int, int]:
+    def reads(self, encodings: Sequence[Encoding], position: Position) -> list[tuple[int, int]]:
+        """The read and the sequence of each encoding."""
+        weights_of_all = position.weights_of_all(encodings)
+        return [self._read(one, weights) for one, weights in zip(encodings, weights_of_all, strict=True)]
+
+    def _read(self, encoding: Encoding, weights: Float[Tensor, " token"]) -> tuple[int, int]:
         place = self.sequence(encoding.ids, encoding.special)
         key = (place, weights.numpy().tobytes())
-        if key not in self.reads:
-            self.reads[key] = len(self.weights)
+        if key not in self._reads:
+            self._reads[key] = len(self.weights)
             self.weights.append(ActivationRead(place, self._shared(weights)))
-        return self.reads[key], place
+        return self._reads[key], place
 
     def question(self, concept: Concept, prompt: str, answers: tuple[str, str]) -> tuple[int, int]:
         """Both answers after one prompt; if one is too long, the prompt is truncated from the left for both."""

@@ -160,6 +160,23 @@ class Position:
             weights[inside[self.shift if self.reduce == "first" else -1 - self.shift]] = 1.0
         return weights
 
+    def weights_of_all(self, encodings: Sequence[Encoding]) -> list[Float[Tensor, " token"]]:
+        """`weights` of each encoding; those that must be equal, by length and special tokens, are one tensor.
+
+        Raises:
+            BadInput: as `weights`.
+        """
+        if self.region.names() & {"span", "instruction"}:
+            return [self.weights(encoding) for encoding in encodings]
+        known: dict[bytes, Tensor] = {}
+        found = []
+        for encoding in encodings:
+            key = encoding.special.numpy().tobytes()
+            if key not in known:
+                known[key] = self.weights(encoding)
+            found.append(known[key])
+        return found
+
 
 _DEFAULT: dict[str, Region] = {"last": everything, "mean": content, "first": content}
 last, mean, first = (Position(reduce, _DEFAULT[reduce]) for reduce in get_args(Pooling))

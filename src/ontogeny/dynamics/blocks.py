@@ -1,6 +1,6 @@
 """Rows of a summary as columns: one value for each checkpoint and site, or for each pair of checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,19 @@ from ontogeny.sites import Site
 from ontogeny.storage.files import RecordBlock, text_column
 
 
+def cell_places(visits: Sequence[MeasuredCheckpoint], sites: Sequence[Sequence[Site]]) -> dict[str, Any]:
+    """The columns of checkpoint and site, with one row for each site of each checkpoint, for the blocks of several metrics.
+
+    Args:
+        sites: Sites of each checkpoint; checkpoints with the same sites should share a list.
+    """
+    at = np.repeat(np.arange(len(visits)), [len(group) for group in sites])
+    return {**_checkpoint_columns(visits, at), **_site_columns(sites)}
+
+
 def cell_block(
     context: RowContext,
-    visits: Sequence[MeasuredCheckpoint],
-    sites: Sequence[Sequence[Site]],
+    places: Mapping[str, Any],
     values: Float[Tensor, " cell"],
     *,
     metric: str,
@@ -28,13 +37,11 @@ def cell_block(
     """One row for each site of each checkpoint.
 
     Args:
-        sites: Sites of each checkpoint; checkpoints with the same sites should share a list.
+        places: From `cell_places`.
         values: Values of all checkpoints one after another.
         reason: Note of a NaN.
     """
-    at = np.repeat(np.arange(len(visits)), [len(group) for group in sites])
-    columns = _shared_columns(context, values, metric=metric, method=method, reason=reason, note=note)
-    return RecordBlock({**columns, **_checkpoint_columns(visits, at), **_site_columns(sites)}, {})
+    return RecordBlock({**_shared_columns(context, values, metric, method, reason, note), **places}, {})
 
 
 def pair_block(
@@ -54,7 +61,7 @@ def pair_block(
     """
     count = np.arange(len(visits))
     first, second = np.repeat(count, len(visits)), np.tile(count, len(visits))
-    columns = _shared_columns(context, values.flatten(), metric=metric, method=method, reason=reason, note=None)
+    columns = _shared_columns(context, values.flatten(), metric, method, reason, None)
     place = {"site": str(site), "layer": site.layer, "head": site.head}
     other = {
         "other_step": text_column([str(visit.step) for visit in visits], second),
@@ -64,16 +71,11 @@ def pair_block(
 
 
 def _shared_columns(
-    context: RowContext,
-    values: Float[Tensor, " cell"],
-    *,
-    metric: str,
-    method: str,
-    reason: str,
-    note: str | None,
+    context: RowContext, values: Float[Tensor, " cell"], metric: str, method: str, reason: str, note: str | None
 ) -> dict[str, Any]:
     value = values.double().numpy()
     absent = np.isnan(value)
+    some = bool(absent.any())
     return {
         "metric": metric,
         "method": method,
@@ -82,15 +84,15 @@ def _shared_columns(
         "split": context.split,
         "seed": context.seed,
         "value": value,
-        "n": np.where(absent, 0, context.n),
-        "note": text_column([note, reason], absent.astype(np.int64)),
+        "n": np.where(absent, 0, context.n) if some else context.n,
+        "note": text_column([note, reason], absent.astype(np.int64)) if some else note,
     }
 
 
 def _checkpoint_columns(visits: Sequence[MeasuredCheckpoint], at: NDArray[np.int64]) -> dict[str, Any]:
     return {
-        "stage": text_column([visit.stage for visit in visits], at),
-        "revision": text_column([visit.revision for visit in visits], at),
+        "stage": _texts(at, [visit.stage for visit in visits]),
+        "revision": _texts(at, [visit.revision for visit in visits]),
         "step": _numbers(at, [visit.step for visit in visits]),
         "tokens": _numbers(at, [visit.tokens for visit in visits]),
         "train_seed": _numbers(at, [visit.train_seed for visit in visits]),
@@ -111,11 +113,18 @@ def _site_columns(sites: Sequence[Sequence[Site]]) -> dict[str, Any]:
     }
 
 
+def _texts(at: NDArray[np.int64], values: Sequence[str | None]) -> Any:
+    """A column of texts or nulls, `values[at]`; the text itself if it is the same in all rows."""
+    return values[0] if len(set(values)) == 1 else text_column(values, at)
+
+
 def _numbers(at: NDArray[np.int64], values: Sequence[float | None]) -> Any:
-    """A column of numbers or nulls: `values[at]`."""
+    """A column of numbers or nulls, `values[at]`; the number itself if it is the same in all rows."""
     import pandas as pd
 
-    if all(value is None for value in values):
-        return None
+    if len(set(values)) == 1:
+        return values[0]
     whole = all(value is None or isinstance(value, int) for value in values)
+    if None not in values:
+        return np.array(values, dtype=np.int64 if whole else np.float64)[at]
     return pd.array(list(values), dtype="Int64" if whole else "Float64").take(at)

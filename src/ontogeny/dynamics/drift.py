@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.dynamics.blocks import cell_block, pair_block
+from ontogeny.dynamics.blocks import cell_block, cell_places, pair_block
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
 from ontogeny.measurements.design import Design
 from ontogeny.measurements.rows import RowContext, site_rows
@@ -32,30 +32,30 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
     for method in (m for m in common_methods(visits) if m in _DRIFT_METHODS):
         make = partial(cell_block, context, method=method, reason=_NO_DIRECTION)
         key = f"{method}/{part}/direction"
-        last = _units(run, visits[-1], key)
+        last = _unit_rows(run.tensor_rows("directions", visits[-1].unit, key, slice(None)))
         # One table each for all checkpoints: small tensors kept between the large ones would leave holes in memory that nothing fills.
         final, previous = torch.empty(len(visits), len(sites)), torch.empty(len(visits) - 1, len(sites))
         at_best = last.new_empty(len(visits) if best.part == part else 0, last.shape[1])
         before = None
-        with run.reading_ahead("directions", [visit.unit for visit in visits], key):
-            for place, visit in enumerate(visits):
-                units = last if visit is visits[-1] else _units(run, visit, key)
-                final[place] = cosine_of_units((units * last).sum(-1))
-                if before is not None:
-                    previous[place - 1] = cosine_of_units((units * before).sum(-1))
-                if len(at_best):
-                    at_best[place] = units[best.at]
-                before = units
+        for place, directions in enumerate(run.each_tensor("directions", [visit.unit for visit in visits], key)):
+            units = _unit_rows(directions)
+            final[place] = cosine_of_units((units * last).sum(-1))
+            if before is not None:
+                previous[place - 1] = cosine_of_units((units * before).sum(-1))
+            if len(at_best):
+                at_best[place] = units[best.at]
+            before = units
         if len(at_best):
             pairs = cosine_of_units(at_best @ at_best.T)
             yield pair_block(context, visits, best.site, pairs, metric="cosine", method=method, reason=_NO_DIRECTION)
-        yield make(visits, [sites] * len(visits), final.flatten(), metric="cosine_final")
+        yield make(cell_places(visits, [sites] * len(visits)), final.flatten(), metric="cosine_final")
         if len(previous):
-            yield make(visits[1:], [sites] * len(previous), previous.flatten(), metric="cosine_previous")
+            places = cell_places(visits[1:], [sites] * len(previous))
+            yield make(places, previous.flatten(), metric="cosine_previous")
 
 
-def _units(run: Run, visit: MeasuredCheckpoint, key: str) -> Float[Tensor, "site d"]:
-    return unit_vectors(run.tensor_rows("directions", visit.unit, key, slice(None))[..., 0])
+def _unit_rows(directions: Float[Tensor, "site d 1"]) -> Float[Tensor, "site d"]:
+    return unit_vectors(directions[..., 0])
 
 
 def concept_cosine_rows(

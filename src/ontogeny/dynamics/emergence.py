@@ -5,8 +5,9 @@ The events of one kind are corrected together over the stages and concepts of a 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, common_methods
 from ontogeny.measurements import scores
 from ontogeny.measurements.behaviour import answer_groups, questions_begin_with_texts
+from ontogeny.measurements.cross_fitted_scores import CrossFittedScores
 from ontogeny.measurements.design import Design
 from ontogeny.records import Record, stamp_checkpoint
 from ontogeny.statistics import bootstrap
@@ -52,6 +54,12 @@ class ConceptSeries:
     surface_scores: tuple[str, Float[Tensor, "example k"]] | None = None
     """Under cross-fitting, name and out-of-fold scores of the surface baseline with the best main metric."""
     _held_out: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    _cross_fitted: dict[tuple[str, ...], CrossFittedScores | None] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the concept."""
+        return scores.metrics_for(self.design.concept.kind)[0]
 
     def held_out(self, run: Run, method: str, visits: Sequence[MeasuredCheckpoint]) -> Float[Tensor, "step example k"]:
         """Held-out scores of a probe at the best site, each read once."""
@@ -59,6 +67,27 @@ class ConceptSeries:
         key, at = f"{method}/{self.best.part}", slice(self.best.at, self.best.at + 1)
         known |= {v.unit: run.tensor_rows("scores", v.unit, key, at) for v in visits if v.unit not in known}
         return torch.cat([known[visit.unit] for visit in visits])
+
+    def width(self, run: Run, method: str, visit: MeasuredCheckpoint) -> int:
+        """Dimensions of the activations at the best site."""
+        at, key = slice(self.best.at, self.best.at + 1), f"{method}/{self.best.part}/direction"
+        return int(run.tensor_rows("directions", visit.unit, key, at).shape[1])
+
+    def cross_fitted(self, run: Run, method: str, visits: Sequence[MeasuredCheckpoint]) -> CrossFittedScores | None:
+        """`held_out` for metrics with intervals over fits, computed once; None without cross-fitting."""
+        key = method, *(visit.unit for visit in visits)
+        if key not in self._cross_fitted:
+            held_out, width = self.held_out(run, method, visits), self.width(run, method, visits[0])
+            self._cross_fitted[key] = scores.cross_fitted_scores(held_out, self.design, width=width, method=method)
+        return self._cross_fitted[key]
+
+    @cached_property
+    def surface_samples(self) -> Float[Tensor, " sample"]:
+        """The metric of the best surface baseline on each resample of the groups, paired with the probe; only under cross-fitting."""
+        assert self.surface_scores is not None
+        words = self.surface_scores[1][None]
+        fits = scores.cross_fitted_scores(words, self.design, width=len(self.design.y))
+        return scores.resampled_scores(self.metric, words, self.design, fits)[1][:, 0]
 
     @property
     def stages(self) -> list[list[MeasuredCheckpoint]]:
@@ -80,8 +109,8 @@ class ScoreCurve:
     floor_name: str
     end_p: float
     """p of the last score under permuted labels."""
-    by_fold: Float[Tensor, "fold step"] | None = None
-    """The score on each fold's own groups; None without cross-fitting."""
+    by_fold: tuple[Float[Tensor, " fold"], Float[Tensor, " fold"]] | None = None
+    """The highest and the last score on each fold's own groups; None without cross-fitting or a score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +126,7 @@ class _Look:
     coords: Mapping[str, str]
 
     @property
-    def family(self) -> tuple[str, str, bool]:
-        """Looks with an equal family are corrected together: one kind of event by each concept's own probe."""
+    def family(self) -> "_LookFamily":
         return self.metric, self.form, self.method == "mass_mean"
 
     @property
@@ -106,13 +134,22 @@ class _Look:
         return self.series.design.concept.name, self.first.stage, self.metric, self.method, self.form
 
 
-def emergence_rows(run: Run, series: Sequence[ConceptSeries], seed: int) -> dict[str, list[Record]]:
-    """Steps of emergence, loss and right answers, and readable minus answered, by concept: in each stage and in both forms."""
+_LookFamily = tuple[str, str, bool]
+"""Looks with an equal family are corrected together: metric, form, and whether the probe is `mass_mean` or the concept's own."""
+
+
+def emergence_rows(
+    run: Run, series: Sequence[ConceptSeries], others: Mapping[_LookFamily, Sequence[float]], seed: int
+) -> dict[str, list[Record]]:
+    """Steps of emergence, loss and right answers, and readable minus answered, by concept: in each stage and in both forms.
+
+    Args:
+        others: From `looks_at_others`.
+    """
     looks = [look for one in series for visits in one.stages for look in _looks(run, one, visits, seed)]
-    families: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
+    families: dict[_LookFamily, list[int]] = defaultdict(list)
     for i, look in enumerate(looks):
         families[look.family].append(i)
-    others = _other_looks(run, series)
     for family, members in families.items():
         events = correct_events([looks[i].event for i in members], others.get(family, []))
         for i, event in zip(members, events, strict=True):
@@ -160,26 +197,19 @@ def _event(find, curve: ScoreCurve, form: ThresholdForm, seed: int) -> Emergence
 
 def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheckpoint], method: str) -> ScoreCurve:
     design, best, untrained, surface = series.design, series.best, series.untrained, series.surface
-    metric = scores.metrics_for(design.concept.kind)[0]
-    key = f"{method}/{best.part}"
-    at = slice(best.at, best.at + 1)
+    metric, key = series.metric, f"{method}/{best.part}"
     stacked = series.held_out(run, method, visits)
-    width = run.tensor_rows("directions", visits[0].unit, f"{key}/direction", at).shape[1]
     floors = {"chance": torch.full((len(design.weights),), _CHANCE_SCORES[metric])}
-    if series.surface_scores is not None:  # paired with the probe
-        words = series.surface_scores[1][None]
-        surface_fits = scores.cross_fitted_scores(words, design, width=len(design.y))
-        resampled = scores.resampled_scores(metric, words, design, surface_fits)[1]
-        floors["the best surface baseline"] = resampled[:, 0]
+    if series.surface_scores is not None:
+        floors["the best surface baseline"] = series.surface_samples
     elif metric in surface:
         floors["the best surface baseline"] = torch.full((len(design.weights),), surface[metric])
     if untrained is not None and key in untrained:
         at_start = untrained[key][best.at : best.at + 1]
-        untrained_fits = scores.cross_fitted_scores(at_start, design, width=width)
+        untrained_fits = scores.cross_fitted_scores(at_start, design, width=series.width(run, method, visits[0]))
         floors["the untrained model"] = scores.resampled_scores(metric, at_start, design, untrained_fits)[1][:, 0]
     floor, name = _highest_floor(floors)
-    fits = scores.cross_fitted_scores(stacked, design, width=width, method=method)
-    points, samples = scores.resampled_scores(metric, stacked, design, fits)
+    points, samples = scores.resampled_scores(metric, stacked, design, series.cross_fitted(run, method, visits))
     return ScoreCurve(
         of=metric,
         steps=torch.tensor([visit.step or 0 for visit in visits], dtype=torch.float64),
@@ -188,8 +218,19 @@ def _probe_curve(run: Run, series: ConceptSeries, visits: Sequence[MeasuredCheck
         floor=floor,
         floor_name=name,
         end_p=_end_p(run, design, metric, visits[-1], method, best, stacked[-1:]),
-        by_fold=scores.fold_scores(stacked, design),
+        by_fold=_peak_and_last_by_fold(points, stacked, design),
     )
+
+
+def _peak_and_last_by_fold(
+    points: Float[Tensor, " step"], stacked: scores.ProbeScores, design: Design
+) -> tuple[Float[Tensor, " fold"], Float[Tensor, " fold"]] | None:
+    known = (~points.isnan()).nonzero()[:, 0]
+    if not len(known):
+        return None
+    peak = int(points.nan_to_num(-torch.inf).argmax())
+    by_fold = scores.fold_scores(stacked[[peak, int(known[-1])]], design)
+    return None if by_fold is None else (by_fold[:, 0], by_fold[:, 1])
 
 
 def _end_p(
@@ -221,18 +262,14 @@ def surface_excess_rows(run: Run, series: ConceptSeries, seed: int) -> list[Reco
     if series.surface_scores is None:
         return []
     control, words = series.surface_scores
-    metric, key = scores.metrics_for(design.concept.kind)[0], f"{best.method}/{best.part}"
-    at = slice(best.at, best.at + 1)
-    held_out = series.held_out(run, best.method, series.visits)
-    width = run.tensor_rows("directions", series.visits[0].unit, f"{key}/direction", at).shape[1]
-    probe = scores.cross_fitted_scores(held_out, design, width=width, method=best.method)
+    probe = series.cross_fitted(run, best.method, series.visits)
     if probe is None:
         return []
-    excess, ends = probe.excess(replace(probe, values=words[None].to(held_out), method=""))
+    excess, ends = probe.excess(replace(probe, values=words[None].to(probe.values), method=""))
     rows = []
     for i, visit in enumerate(series.visits):
         row = design.row_context(seed).row(
-            f"{metric}_excess",
+            f"{series.metric}_excess",
             float(excess[i]),
             best.site,
             interval=ends[i].ends,
@@ -296,14 +333,8 @@ def _fold_coords(curve: ScoreCurve, metric: str) -> dict[str, str]:
     """How many of the folds show the same change on their own groups: end above floor, or for a loss below the peak."""
     if curve.by_fold is None or metric not in ("emergence_step", "loss_step"):
         return {}
-    order = (~curve.points.isnan()).nonzero()[:, 0]
-    if not len(order):
-        return {}
-    last = curve.by_fold[:, order[-1]]
-    if metric == "emergence_step":
-        change = last - float(curve.floor.nanmean())
-    else:
-        change = curve.by_fold[:, int(curve.points.nan_to_num(-torch.inf).argmax())] - last
+    peak, last = curve.by_fold
+    change = last - float(curve.floor.nanmean()) if metric == "emergence_step" else peak - last
     known = change[~change.isnan()]
     return {"folds": str(len(known)), "folds_agree": str(int((known > 0).sum()))}
 
@@ -340,14 +371,14 @@ def _row(
     )
 
 
-def _other_looks(run: Run, series: Sequence[ConceptSeries]) -> dict[tuple[str, str, bool], list[float]]:
-    """p of the looks at concepts that an earlier session traced into the run, by family."""
-    names = ", ".join(sql_text(one.design.concept.name) for one in series)
+def looks_at_others(run: Run, concepts: Iterable[str]) -> dict[_LookFamily, list[float]]:
+    """p of the looks at other concepts, which an earlier session traced into the run, by family."""
+    names = ", ".join(map(sql_text, concepts))
     rows = run.query(
         "select metric, coords['form'] as form, method, coords['p'] as p from records "
         f"where metric in ('emergence_step', 'loss_step', 'used_step') and concept not in ({names}) and coords['p'] is not null"
     )
-    looks: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
+    looks: dict[_LookFamily, list[float]] = defaultdict(list)
     for metric, form, method, p in zip(rows["metric"], rows["form"], rows["method"], rows["p"], strict=True):
         looks[metric, form, method == "mass_mean"].append(float(p))
     return looks

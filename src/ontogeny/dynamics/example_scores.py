@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.data.concept import Concept
-from ontogeny.dynamics.blocks import cell_block
+from ontogeny.dynamics.blocks import cell_block, cell_places
 from ontogeny.dynamics.measured_checkpoints import BestSite, MeasuredCheckpoint, measured_checkpoints
 from ontogeny.dynamics.summary import best_site
 from ontogeny.measurements.design import Design
@@ -101,8 +101,7 @@ def _example_rows(
     context = design.row_context(seed, n=1)
     block = cell_block(
         context,
-        visits,
-        [[best.site] * len(ids)] * len(visits),
+        cell_places(visits, [[best.site] * len(ids)] * len(visits)),
         _signed_score(scores, margin, design.y_test)[:, chosen].flatten(),
         metric="example_score",
         method=best.method,

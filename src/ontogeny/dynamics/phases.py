@@ -1,7 +1,7 @@
 """Fitting and compression phases of each layer, and the claim that dependence is bounded by the probe's accuracy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,20 @@ _WHOLE_LAYERS = "step is not null and control is null and head is null"
 """Dependence is measured in the residual stream. Most rows of a large run are of heads, which come last in a part and are skipped."""
 
 
-def change_point_rows(run: Run, designs: Sequence[Design], seed: int) -> dict[str, list[Record]]:
-    """Change point of each layer and kernel within each stage, by concept; all curves of the concepts are tested together."""
-    names = ", ".join(sql_text(design.concept.name) for design in designs)
-    where = f"concept in ({names}) and {_WHOLE_LAYERS} and method in {_PHASE_KERNELS}"
-    curves = run.query(
+def dependence_curves(run: Run, concepts: Iterable[str]) -> "pd.DataFrame":
+    """The dependence on the input over the checkpoints, by concept, site and kernel."""
+    where = f"concept in ({', '.join(map(sql_text, concepts))}) and {_WHOLE_LAYERS} and method in {_PHASE_KERNELS}"
+    return run.query(
         f"select concept, stage, site, layer, method, step, value, n from records where metric = 'nhsic_tx' and {where}"
     )
+
+
+def change_point_rows(curves: "pd.DataFrame", designs: Sequence[Design], seed: int) -> dict[str, list[Record]]:
+    """Change point of each layer and kernel within each stage, by concept; all curves of the concepts are tested together.
+
+    Args:
+        curves: From `dependence_curves`.
+    """
     stages = {str(stage): rows for stage, rows in curves.groupby("stage", sort=False, dropna=False)}
     fits = {stage: _stage_fits(rows, seed) for stage, rows in stages.items()}
     families = sum(any(_testable(kernels) for kernels in of.values()) for of in fits.values())

@@ -5,13 +5,14 @@ The null of each unit is kept in `significance/`, so that a new checkpoint costs
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.dynamics.blocks import cell_block
+from ontogeny.dynamics.blocks import cell_block, cell_places
 from ontogeny.dynamics.measured_checkpoints import MeasuredCheckpoint, common_methods
 from ontogeny.errors import BadInput
 from ontogeny.measurements.design import Design
@@ -26,11 +27,12 @@ from ontogeny.storage.files import RecordBlock, content_digest, read_tensor_head
 from ontogeny.storage.run import Run
 
 _SIGNIFICANCE_METHODS = ("logistic", "ridge", "mass_mean")
-_NULLS_VERSION = f"{MEASURE_VERSION}.2"
+_NULLS_VERSION = f"{MEASURE_VERSION}.3"
 """Version of what `significance/` keeps."""
 _LEVEL = 0.05
 _FAILED = "the score could not be computed"
 
+_FIELDS = ("maxima", "observed", "p")
 _UnitNull = Mapping[str, Float[Tensor, " cell"]]
 """`maxima` over the unit's cells for each permutation, and `observed` and `p` of each cell."""
 
@@ -52,19 +54,23 @@ def significance_rows(
     labels = permuted_labels(design.y_test, design.permutations)
     least = least_p(design.y_test, labels)
     nulls = _unit_nulls(run, design, visits, methods, labels, on_checkpoint)
-    blocks = []
+    sites = _sites_of(visits)
+    of_whole, of_head = (cell_places(visits, _select(sites, heads)) for heads in (False, True))
+    masks = {id(group): torch.tensor([site.head is not None for site in group]) for group in sites}
+    is_head = torch.cat([masks[id(group)] for group in sites])
+    whole, heads = list[RecordBlock](), list[RecordBlock]()
     for method in methods:
         units = [nulls[f"{visit.unit}/{method}"] for visit in visits]
         maxima = torch.stack([unit["maxima"] for unit in units]).amax(0)
         p = familywise_p(torch.cat([unit["observed"] for unit in units]), maxima)
         q = q_values(torch.cat([unit["p"] for unit in units]))
         note = f"{len(maxima)} permutations, {len(p)} cells, p at least {least:.2g}"
-        sites = _sites_of(visits)
-        blocks += [
-            cell_block(context, visits, sites, values, metric=metric, method=method, note=note, reason=_FAILED)
-            for metric, values in (("p_familywise", p), ("q", q))
-        ]
-    return blocks
+        make = partial(cell_block, context, method=method, note=note, reason=_FAILED)
+        for metric, values in (("p_familywise", p), ("q", q)):
+            whole.append(make(of_whole, values[~is_head], metric=metric))
+            heads.append(make(of_head, values[is_head], metric=metric))
+    # Heads last, as in the parts of checkpoints: a query of layers skips them.
+    return [block for block in (*whole, *heads) if len(block.columns["value"])]
 
 
 def earliest_site_rows(
@@ -114,6 +120,12 @@ def _sites_of(visits: Sequence[MeasuredCheckpoint]) -> list[list[Site]]:
     return [lists[key] for key in keys]
 
 
+def _select(sites: Sequence[Sequence[Site]], heads: bool) -> list[list[Site]]:
+    """The sites that are heads, or those that are not, of each checkpoint; equal lists stay one."""
+    selected = {id(group): [site for site in group if (site.head is not None) == heads] for group in sites}
+    return [selected[id(group)] for group in sites]
+
+
 def _unit_nulls(
     run: Run,
     design: Design,
@@ -133,8 +145,7 @@ def _unit_nulls(
         on_checkpoint(done // len(methods), len(visits))
         nulls[key] = _unit_null(run, design, visit, method, labels)
     if missing:
-        tensors = {f"{key}/{name}": tensor for key, null in nulls.items() for name, tensor in null.items()}
-        write_tensors(path, tensors, {"version": _NULLS_VERSION}, writer=checksums.atomic_part)
+        _write_nulls(path, nulls)
     return nulls
 
 
@@ -161,18 +172,24 @@ def _refit_null(run: Run, visit: MeasuredCheckpoint, method: str) -> _UnitNull:
     return {"maxima": torch.stack(maxima).amax(0), "observed": torch.cat(observed), "p": torch.cat(p)}
 
 
+def _write_nulls(path: Path, nulls: Mapping[str, _UnitNull]) -> None:
+    """Keep nulls one after another in one tensor for each field: single ones would take as long to read as to compute."""
+    header = {"version": _NULLS_VERSION, "keys": list(nulls), "cells": [len(null["p"]) for null in nulls.values()]}
+    tensors = {name: torch.cat([null[name] for null in nulls.values()]) for name in _FIELDS}
+    write_tensors(path, tensors, header, writer=checksums.atomic_part)
+
+
 def _read_nulls(path: Path) -> dict[str, _UnitNull]:
     """Nulls that an earlier summary kept; none if the file is missing, damaged or of another version."""
     try:
         if path.is_file():
             checksums.check_file(path)
-        if not path.is_file() or read_tensor_header(path, ["version"])["version"] != _NULLS_VERSION:
+        if not path.is_file() or (header := read_tensor_header(path, ["version"]))["version"] != _NULLS_VERSION:
             return {}
         tensors = read_tensors(path)
-    except BadInput:
+        keys, cells = header["keys"], header["cells"]
+        sizes = {"maxima": len(tensors["maxima"]) // max(1, len(keys)), "observed": cells, "p": cells}
+        each = [tensors[name].split(sizes[name]) for name in _FIELDS]
+        return {key: dict(zip(_FIELDS, null, strict=True)) for key, *null in zip(keys, *each, strict=True)}
+    except (BadInput, KeyError, ValueError, TypeError, RuntimeError):
         return {}
-    nulls: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        key, _, field = name.rpartition("/")
-        nulls.setdefault(key, {})[field] = tensor
-    return {key: null for key, null in nulls.items() if null.keys() == {"maxima", "observed", "p"}}

@@ -5,7 +5,7 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,7 +52,10 @@ def summarise_trace(
         prefix = f"series-{content_digest(name)}"
         names[name] = prefix, f"{prefix}-{content_digest([MEASURE_VERSION, _SUMMARY_VERSION, *units[name]])}"
     missing = [name for name, (_, unit) in names.items() if not run.done(unit)]
+    key = content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units])
+    # Records are read first: later they change while summaries are written.
     claims = phases.dependence_claim_rows(run, [designs[name] for name in missing], seed) if missing else {}
+    find_events = None if all(run.done(_events_unit(name, key)) for name in units) else _event_finder(run, units, seed)
 
     @functools.cache
     def series(name: str) -> ConceptSeries:
@@ -65,7 +68,7 @@ def summarise_trace(
             words = control, run.scores(unit, [control])[control]
         return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface, words)
 
-    # A summary is written while the next one is computed: compressing millions of rows takes as long.
+    # A summary is written while what follows is computed: compressing millions of rows takes as long.
     with ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         for number, name in enumerate(missing):
@@ -75,12 +78,13 @@ def summarise_trace(
             if writing is not None:
                 writing.result()
             writing = writer.submit(_keep_summary, run, *names[name], lineage, rows)
+        on_progress("all concepts", len(missing), len(missing) + 1, 0, 0)
+        events = find_events([series(name) for name in units]) if find_events is not None else {}
         if writing is not None:
             writing.result()
     for name in designs.keys() - set(missing):  # a kill before `forget` leaves the older summary
         run.forget(names[name][0], but=names[name][1])
-    on_progress("all concepts", len(missing), len(missing) + 1, 0, 0)
-    _keep_events(run, series, units, lineage, seed)
+    _keep_events(run, events, units, key, lineage)
     _keep_together(run, designs, visits, lineage, seed)
 
 
@@ -121,21 +125,32 @@ def _baselines(run: Run, measured_parts: Set[str]) -> Mapping[str, _Baselines]:
     return found
 
 
+def _event_finder(
+    run: Run, concepts: Iterable[str], seed: int
+) -> Callable[[Sequence[ConceptSeries]], dict[str, list[Record]]]:
+    """A function that finds the events of each concept, which are corrected over all of them; it reads tensors only."""
+    others, curves = emergence.looks_at_others(run, concepts), phases.dependence_curves(run, concepts)
+
+    def find(series: Sequence[ConceptSeries]) -> dict[str, list[Record]]:
+        events = emergence.emergence_rows(run, series, others, seed)
+        turns = phases.change_point_rows(curves, [one.design for one in series], seed)
+        return {name: [*events[name], *turns[name]] for name in events}
+
+    return find
+
+
 def _keep_events(
-    run: Run, series: Callable[[str], ConceptSeries], units: Mapping[str, list[Any]], lineage: str, seed: int
+    run: Run, events: Mapping[str, Sequence[Record]], units: Mapping[str, list[Any]], key: str, lineage: str
 ) -> None:
-    """Write the events of each concept, which are corrected over all of them."""
-    key = content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units])
-    names = {name: f"events-{content_digest(name)}" for name in units}
-    if not all(run.done(f"{prefix}-{key}") for prefix in names.values()):
-        every = [series(name) for name in units]
-        events = emergence.emergence_rows(run, every, seed)
-        turns = phases.change_point_rows(run, [one.design for one in every], seed)
-        for name, prefix in names.items():
-            unit = f"{prefix}-{key}"
-            run.keep(unit, CheckpointStamp(lineage, unit=unit).sign([*events[name], *turns[name]]))
-    for prefix in names.values():
-        run.forget(prefix, but=f"{prefix}-{key}")
+    for name, rows in events.items():
+        unit = _events_unit(name, key)
+        run.keep(unit, CheckpointStamp(lineage, unit=unit).sign(rows))
+    for name in units:
+        run.forget(_events_unit(name), but=_events_unit(name, key))
+
+
+def _events_unit(name: str, *key: str) -> str:
+    return "-".join(["events", content_digest(name), *key])
 
 
 def _keep_together(
@@ -165,8 +180,8 @@ def _concept_summary(
     yield _best_row(design, best, seed)
     yield from _stage_best_rows(run, design, visits, seed)
     yield from significance.earliest_site_rows(run, design, visits, best.method, seed)
-    yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from drift.drift_rows(run, design, visits, best)
+    yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from emergence.surface_excess_rows(run, series, seed)
     yield from claims
 

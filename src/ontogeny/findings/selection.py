@@ -263,16 +263,27 @@ class RecordSource:
 
     @functools.cached_property
     def _checkpoints(self) -> pd.DataFrame:
-        # The metrics are left out here: as a condition they would be compared in every row of a large run.
-        columns = ", ".join(_CHECKPOINT_COLUMNS)
-        # A head that was measured has a cross-validated score or, as after an evaluation, a score of readability alone.
-        scored = metric_condition("cv_score", *SCORE_METRICS)
-        rows = self._query(
-            f"select distinct {columns}, metric from records where head is null union "
-            f"select distinct {columns}, metric from records where head is not null and {scored} order by all"
-        )
+        # A head that was measured has a cross-validated score or, as after an evaluation, a score of readability alone. The first is one
+        # of dozens of metrics of a large run, and enough if it has all the checkpoints of run.json.
+        rows = self._checkpoints_with_heads("cv_score")
+        traced = self._about.get("lineage", {}).get("checkpoints", [])
+        found = set(zip(rows["stage"].astype(object), rows["step"].astype(object), strict=True))
+        if not traced or any((one.get("stage"), one.get("step")) not in found for one in traced):
+            rows = self._checkpoints_with_heads("cv_score", *SCORE_METRICS)
         event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
         return rows[~event].drop(columns="metric").drop_duplicates()
+
+    def _checkpoints_with_heads(self, *metrics: str) -> pd.DataFrame:
+        """Checkpoints with their metrics, which are left out here: as a condition they would be compared in every row of a large run.
+
+        Args:
+            metrics: Those of heads that are looked at.
+        """
+        columns = ", ".join(_CHECKPOINT_COLUMNS)
+        return self._query(
+            f"select distinct {columns}, metric from records where head is null union "
+            f"select distinct {columns}, metric from records where head is not null and {metric_condition(*metrics)} order by all"
+        )
 
     def _resolve(self, where: str) -> str:
         """The condition with its braces filled in."""
@@ -301,6 +312,9 @@ class RecordSource:
         names = ", ".join(sql_literal(site) for site in best["site"].dropna().unique()) or "null"
         measured = self._query(f"select distinct concept, site from records where {scored} and site in ({names})")
         sites = _sets(best.merge(measured), "site")
+        known = {str(concept["name"]) for concept in self._about.get("concepts", [])}
+        if known and known <= sites.keys():
+            return sites
         others = f"concept not in ({', '.join(map(sql_literal, sites))})" if sites else "concept is not null"
         rest = self._query(f"select distinct concept from records where {scored} and {others}")["concept"].tolist()
         if rest:  # a trace that has not finished: the site is chosen by the scores at the last checkpoint

@@ -24,8 +24,8 @@ def unit_vectors(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"
     wide = vectors.double()
     if vectors.dtype == torch.float64:  # of narrower numbers, no square leaves the range
         wide = wide / wide.abs().amax(-1, keepdim=True)
-    units: Tensor = wide / wide.norm(dim=-1, keepdim=True)
-    return units
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return wide / norm if vectors.dtype == torch.float64 else wide.div_(norm)
 
 
 def cosine_of_units(products: Float[Tensor, "*cell"]) -> Float[Tensor, "*cell"]:

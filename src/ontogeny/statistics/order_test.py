@@ -41,9 +41,14 @@ def largest_rise(curves: Float[Tensor, "sample step"]) -> Float[Tensor, " sample
 
 def rise_p_value(points: Float[Tensor, " step"], *, seed: int = 0) -> float:
     """Share of orders of the checkpoints, the true one included, that rise as much as it; 1 for a single checkpoint."""
-    if len(points) < 2:
-        return 1.0
-    statistic = largest_rise(points.double()[checkpoint_orders(len(points), seed=seed)])
+    return 1.0 if len(points) < 2 else _rise_p(tuple(points.double().tolist()), seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _rise_p(points: tuple[float, ...], seed: int) -> float:
+    """Both forms of an event ask for that of one curve."""
+    curve = torch.tensor(points, dtype=torch.float64)
+    statistic = largest_rise(curve[checkpoint_orders(len(points), seed=seed)])
     return float((statistic >= statistic[0] - _TINY * (1 + statistic[0])).double().mean())
 
 

@@ -94,15 +94,6 @@ def read_stored_tensors(file: Path, names: Iterable[str], rows: slice | None = N
         raise DamagedPart(file, f"damaged ({error})") from None
 
 
-def read_ahead(file: Path, name: str) -> None:
-    """Let the system read a tensor into its page cache, while something else is computed; without effect where it cannot."""
-    with open(file, "rb", buffering=0) as handle:
-        header = _header_of(file, handle)
-        start, end = _entry(header, name)["data_offsets"]
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(handle.fileno(), 8 + len(header) + start, end - start, os.POSIX_FADV_WILLNEED)
-
-
 _FileState = tuple[int, int, int]
 _headers: dict[Path, tuple[_FileState, bytes]] = {}
 """Headers that were read last, with size, time and inode of their files."""
@@ -123,10 +114,15 @@ def _header_of(file: Path, handle: Any) -> bytes:
         raise ValueError("its header is longer than the file")
     header: bytes = handle.read(length)
     with _headers_lock:
-        while _headers and sum(len(other) for _, other in _headers.values()) + length > _HEADER_BYTES:
+        while _headers and (len(_headers) + 1) * length > _HEADER_BYTES:  # those of one run are about as long
             del _headers[next(iter(_headers))]
         _headers[file] = state, header
     return header
+
+
+_SUMS = re.compile(rb'"crc32":"([^"\\]*(?:\\.[^"\\]*)*)"')
+_SUM = re.compile(rb"=([0-9a-f]{8})(?= |$)")
+_END = re.compile(rb'"data_offsets":\[\d+,(\d+)\]')
 
 
 def crc32_by_tensors(file: Path) -> int | None:
@@ -139,17 +135,16 @@ def crc32_by_tensors(file: Path) -> int | None:
         with file.open("rb", buffering=0) as handle:
             start = handle.read(8)
             text = start + handle.read(int.from_bytes(start, "little"))
-        table = json.loads(text[8:])
-        sums = table.pop("__metadata__").get("crc32")
-        if sums is None:
+        stored = _SUMS.search(text)
+        if stored is None:
             return None
-        known = {name: int(value, 16) for name, value in re.findall(r" (\S[^=]*)=([0-9a-f]{8})", sums)}
-        size, pieces = file.stat().st_size, [(zlib.crc32(text), len(text))]
-        for name, entry in sorted(table.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-            start_of_tensor, end = entry["data_offsets"]
-            if not 0 <= start_of_tensor <= end <= size:
-                raise ValueError("a tensor ends before it starts, or after the file")
-            pieces.append((known[name], end - start_of_tensor))
+        # `write_stored_tensors` wrote the header, so entries and checksums are in the order of the tensors. In texts, quotes are escaped.
+        ends = [int(end) for end in _END.findall(text)]
+        sums = [int(value, 16) for value in _SUM.findall(stored[1])]
+        lengths = [end - before for before, end in zip([0, *ends], ends, strict=False)]
+        if len(sums) != len(ends) or min(lengths, default=0) < 0 or (ends and ends[-1] > os.stat(file).st_size):
+            raise ValueError("its header does not have a checksum of each tensor")
+        pieces = [(zlib.crc32(text), len(text)), *zip(sums, lengths, strict=True)]
         return combine_crc32(pieces)
     except (
         OSError,
@@ -297,13 +292,22 @@ def combine_crc32(pieces: Sequence[tuple[int, int]]) -> int:
     import numpy as np
 
     after = itertools.accumulate((length for _, length in reversed(pieces[1:])), initial=0)
-    power = np.array([_power(length) for length in after], dtype=np.uint32)[::-1]
-    value = np.array([crc for crc, _ in pieces], dtype=np.uint32)
-    product = np.zeros_like(value)
-    for place in range(31, -1, -1):
-        product ^= value * (power >> np.uint32(place) & np.uint32(1))
-        value = value >> np.uint32(1) ^ np.uint32(_POLYNOMIAL) * (value & np.uint32(1))
-    return int(np.bitwise_xor.reduce(product))
+    table = _products_with_bits(tuple(after)[::-1])
+    bits = np.unpackbits(np.array([crc for crc, _ in pieces], dtype=">u4").view(np.uint8)).astype(bool)
+    return int(np.bitwise_xor.reduce(table[bits], initial=0))
+
+
+@functools.lru_cache(maxsize=4)
+def _products_with_bits(after: tuple[int, ...]) -> Any:
+    """x^(8 bytes after it) of each piece times each bit of a CRC-32, the highest bit first; parts of one run have the same lengths."""
+    import numpy as np
+
+    power = np.array([_power(length) for length in after], dtype=np.uint32)
+    table = np.empty((len(after), 32), dtype=np.uint32)
+    for place in range(32):
+        table[:, place] = power
+        power = power >> np.uint32(1) ^ np.uint32(_POLYNOMIAL) * (power & np.uint32(1))
+    return table.reshape(-1)
 
 
 _POLYNOMIAL = 0xEDB88320

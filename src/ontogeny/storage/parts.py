@@ -29,7 +29,6 @@ from ontogeny.storage.files import (
 from ontogeny.storage.merging import (
     StoredTensor,
     crc32_by_tensors,
-    read_ahead,
     read_stored_tensors,
     stored_tensors_of,
     write_stored_tensors,
@@ -180,13 +179,6 @@ def read_unit_rows(folder: Path, kind: str, unit: str, name: str, rows: slice) -
     path, prefix = _tensor_file(folder, kind, unit)
     checksums.check_by_tensors(path, crc32_by_tensors)
     return read_stored_tensors(path, [f"{prefix}{name}"], rows)[f"{prefix}{name}"]
-
-
-def read_ahead_of_units(folder: Path, kind: str, units: Iterable[str], name: str) -> None:
-    """Let the system read one tensor of each unit into its page cache."""
-    for unit in units:
-        path, prefix = _tensor_file(folder, kind, unit)
-        read_ahead(path, f"{prefix}{name}")
 
 
 def drop_unit(folder: Path, unit: str) -> None:

@@ -16,8 +16,9 @@ import json
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -53,6 +54,8 @@ RUN_FORMAT = 2
 """Version of the layout of a run directory: 1 has no checksums and one part a unit, and is read and continued as well."""
 _VECTORS = 32
 """Vectors of 2,048 rows that are fetched at once."""
+_READ_AHEAD = 3
+"""Tensors that are read before they are asked for."""
 _RUN_PARTS = (
     "run.json",
     "run.json.bak",
@@ -398,14 +401,16 @@ class Run:
         """Rows of one tensor of a unit; `kind` is "directions" or "scores"."""
         return parts.read_unit_rows(self.folder, kind, unit, name, rows)
 
-    @contextlib.contextmanager
-    def reading_ahead(self, kind: str, units: Sequence[str], name: str) -> Iterator[None]:
-        """Let the system read one tensor of each unit from the disk while the block uses them one after another."""
+    def each_tensor(self, kind: str, units: Iterable[str], name: str) -> Iterator[Any]:
+        """One tensor of each unit, in order; the next ones are read while the caller works with one."""
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(
-                parts.read_ahead_of_units, self.folder, kind, units, name
-            )  # an error is met again where it is read
-            yield
+            reading: deque[Future[Any]] = deque()
+            for unit in units:
+                reading.append(pool.submit(self.tensor_rows, kind, unit, name, slice(None)))
+                if len(reading) > _READ_AHEAD:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
 
     def forget(self, prefix: str, *, but: str) -> None:
         """Remove the records of superseded summaries, such as one over fewer checkpoints."""
