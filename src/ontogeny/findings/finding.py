@@ -6,6 +6,7 @@ Report, terminal summary and views read them, so that a number in a sentence is 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -125,44 +126,107 @@ class AblationEffect:
         return self.p <= 0.05 and self.effect.high < 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
-    """The readings of one concept in one lineage and training seed."""
+    """The readings of one concept in one lineage and training seed; each is looked up when it is asked for."""
 
     subject: ConceptRecords
+    line: Timeline
     metric: str
     method: str
     site: str
     chosen_by: str
     """Criterion for the site: 'cv_score' (inside the training groups), or 'final score' without one."""
-    final: IntervalEstimate
-    """Score at that site at the last checkpoint."""
     curve: pd.DataFrame
     """The score at that site over all checkpoints, in order."""
-    floors: Mapping[str, IntervalEstimate]
-    """At the same site and checkpoint if the floor has them; for random directions of a single split their 97.5 % quantile."""
-    control_task: IntervalEstimate | None
-    """Accuracy on random labels, to compare with `accuracy`."""
-    accuracy: IntervalEstimate | None
-    selectivity: IntervalEstimate | None
-    """Accuracy above that on random labels, at the end of the stage of the emergence; None unless word types predict the label."""
-    type_accuracy: float
-    """How well word types alone tell the label there."""
-    emergence: StepEstimate | None
-    loss: StepEstimate | None
-    answers: StepEstimate | None
-    """The step from which the questions are answered right."""
-    readable_minus_answers: IntervalEstimate | None
-    """In doublings; NaN where the questions do not begin with the read texts."""
-    ablation: AblationEffect | None
-    """At the last checkpoint where it was measured."""
-    change_point: StepEstimate | None
-    event_floors: Mapping[str, IntervalEstimate]
-    """The floors at the end of the stage of the emergence."""
-    stage_sites: tuple[StageSites, ...]
-    """By stage, in order; empty in runs that did not measure them."""
-    excess: Mapping[str, IntervalEstimate]
-    """By floor: the score minus that of the floor on the same examples, at the last checkpoint; empty in runs of a single split."""
+
+    @cached_property
+    def final(self) -> IntervalEstimate:
+        """Score at that site at the last checkpoint."""
+        return first_interval(self.curve.tail(1))
+
+    @cached_property
+    def floors(self) -> Mapping[str, IntervalEstimate]:
+        """At the same site and checkpoint if the floor has them; for random directions of a single split their 97.5 % quantile."""
+        return _floors(_of_metric(self.subject.rows, self.metric), self.site, self.method, self.line)
+
+    @cached_property
+    def event_floors(self) -> Mapping[str, IntervalEstimate]:
+        """The floors at the end of the stage of the emergence."""
+        return _floors(_of_metric(self._until_emergence, self.metric), self.site, self.method, self.line)
+
+    @cached_property
+    def excess(self) -> Mapping[str, IntervalEstimate]:
+        """By floor: the score minus that of the floor on the same examples, at the last checkpoint; empty in runs of a single split."""
+        return _excess(_of_metric(self.subject.rows, f"{self.metric}_excess"), self.site, self.method, self.line)
+
+    @cached_property
+    def accuracy(self) -> IntervalEstimate | None:
+        return self._last_accuracy("")
+
+    @cached_property
+    def control_task(self) -> IntervalEstimate | None:
+        """Accuracy on random labels, to compare with `accuracy`."""
+        return self._last_accuracy("control_task")
+
+    def _last_accuracy(self, control: str) -> IntervalEstimate | None:
+        rows = _of_metric(self.subject.rows, "accuracy")
+        own = rows[rows["control"].eq(control) & rows["site"].eq(self.site) & rows["method"].eq(self.method)]
+        own = own[own["value"].notna()]
+        return first_interval(self.line.last(own).tail(1)) if len(own) else None
+
+    @property
+    def selectivity(self) -> IntervalEstimate | None:
+        """Accuracy above that on random labels, at the end of the stage of the emergence; None unless word types predict the label."""
+        return self._selectivity[0]
+
+    @property
+    def type_accuracy(self) -> float:
+        """How well word types alone tell the label there."""
+        return self._selectivity[1]
+
+    @cached_property
+    def _selectivity(self) -> tuple[IntervalEstimate | None, float]:
+        return _selectivity(self._until_emergence, self.site, self.method, self.line)
+
+    @cached_property
+    def _until_emergence(self) -> pd.DataFrame:
+        """The rows of the stage of the emergence, and those of no stage; all rows if there is none."""
+        rows, emergence = self.subject.rows, self.emergence
+        return rows[rows["stage"].isin([emergence.stage, ""])] if emergence is not None and emergence.stage else rows
+
+    @cached_property
+    def emergence(self) -> StepEstimate | None:
+        return _event(self.subject.rows, "emergence_step", self.site, self.metric, self.line, (self.method,))
+
+    @cached_property
+    def loss(self) -> StepEstimate | None:
+        return _event(self.subject.rows, "loss_step", self.site, self.metric, self.line, (self.method,))
+
+    @cached_property
+    def answers(self) -> StepEstimate | None:
+        """The step from which the questions are answered right."""
+        return _event(self.subject.rows, "used_step", self.site, "", self.line)
+
+    @cached_property
+    def readable_minus_answers(self) -> IntervalEstimate | None:
+        """In doublings, by the preferred probe in the stage with both events; NaN where the questions do not begin with the read texts."""
+        event = _event(self.subject.rows, "readable_minus_used", self.site, "", self.line, (self.method,))
+        return None if event is None else IntervalEstimate(event.step, event.low, event.high, note=event.note)
+
+    @cached_property
+    def change_point(self) -> StepEstimate | None:
+        return _event(self.subject.rows, "change_point", self.site, "nhsic_tx", self.line, PREFERRED_KERNELS)
+
+    @cached_property
+    def ablation(self) -> AblationEffect | None:
+        """At the last checkpoint where it was measured."""
+        return _ablation(self.subject.rows, self.line)
+
+    @cached_property
+    def stage_sites(self) -> tuple[StageSites, ...]:
+        """By stage, in order; empty in runs that did not measure them."""
+        return _stage_sites(self.subject.rows, self.line)
 
     @property
     def name(self) -> str:
@@ -236,37 +300,16 @@ def _finding(subject: ConceptRecords, line: Timeline) -> Finding | None:
     scored = scored[scored["method"].eq(method)]
     site, chosen_by = _best_site(rows, scored, line)
     curve = mean_over_seeds(line.place(scored[scored["site"].eq(site)]), "site")
-    emergence = _event(rows, "emergence_step", site, metric, line, (method,))
-    until = rows[rows["stage"].isin([emergence.stage, ""])] if emergence is not None and emergence.stage else rows
-    selectivity, type_accuracy = _selectivity(until, site, method, line)
-    return Finding(
-        subject=subject,
-        metric=metric,
-        method=method,
-        site=site,
-        chosen_by=chosen_by,
-        final=first_interval(curve.tail(1)),
-        curve=curve,
-        floors=_floors(rows[rows["metric"].eq(metric)], site, method, line),
-        control_task=_last_reading(rows[rows["control"].eq("control_task")], "accuracy", site, method, line),
-        accuracy=_last_reading(rows[rows["control"].eq("")], "accuracy", site, method, line),
-        selectivity=selectivity,
-        type_accuracy=type_accuracy,
-        emergence=emergence,
-        loss=_event(rows, "loss_step", site, metric, line, (method,)),
-        answers=_event(rows, "used_step", site, "", line),
-        readable_minus_answers=_readable_minus_answers(rows, site, method, line),
-        ablation=_ablation(rows, line),
-        stage_sites=_stage_sites(rows, line),
-        event_floors=_floors(until[until["metric"].eq(metric)], site, method, line),
-        excess=_excess(rows[rows["metric"].eq(f"{metric}_excess")], site, method, line),
-        change_point=_event(rows, "change_point", site, "nhsic_tx", line, PREFERRED_KERNELS),
-    )
+    return Finding(subject, line, metric, method, site, chosen_by, curve)
+
+
+def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return rows[rows["metric"].eq(metric)]
 
 
 def _stage_sites(rows: pd.DataFrame, line: Timeline) -> tuple[StageSites, ...]:
     """Best and earliest site at the end of each stage that has both rows."""
-    best, earliest = (rows[rows["metric"].eq(metric)] for metric in ("stage_best_site", "earliest_site"))
+    best, earliest = (_of_metric(rows, metric) for metric in ("stage_best_site", "earliest_site"))
     sites = []
     for stage in line.stages:
         own_best, own_earliest = (of[of["stage"].eq(stage.name)] for of in (best, earliest))
@@ -309,11 +352,6 @@ def first_interval(rows: pd.DataFrame) -> IntervalEstimate:
     row = rows.iloc[0]
     n = 0 if math.isnan(row["n"]) else int(row["n"])
     return IntervalEstimate(float(row["value"]), float(row["low"]), float(row["high"]), n, str(row["note"]))
-
-
-def _last_reading(rows: pd.DataFrame, metric: str, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
-    own = rows[rows["metric"].eq(metric) & rows["site"].eq(site) & rows["method"].eq(method) & rows["value"].notna()]
-    return first_interval(line.last(own).tail(1)) if len(own) else None
 
 
 def _floors(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> dict[str, IntervalEstimate]:
@@ -377,12 +415,6 @@ def _evaluated_ablation(rows: pd.DataFrame, line: Timeline) -> AblationEffect | 
     stage, step = str(effect["stage"].iloc[0]), float(effect["step"].iloc[0])
     answers = "answers that show it"
     return AblationEffect(first_interval(effect), first_interval(null), float(q.iloc[0]), stage, step, answers)
-
-
-def _readable_minus_answers(rows: pd.DataFrame, site: str, method: str, line: Timeline) -> IntervalEstimate | None:
-    """The paired difference of the preferred probe, in the stage with both events."""
-    event = _event(rows, "readable_minus_used", site, "", line, (method,))
-    return None if event is None else IntervalEstimate(event.step, event.low, event.high, note=event.note)
 
 
 def _event(

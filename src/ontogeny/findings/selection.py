@@ -6,7 +6,7 @@ A condition is SQL over the columns of a record. Names in braces stand for condi
     {site:METRICS}   the same; if these metrics (separated by +, in the syntax of LIKE) lack the best site, at their deepest layer
     {headless}       rows that are not of heads; all rows if the best site of a concept is a head
     {probe}          rows of the probe that the concept's findings use
-    {last}           rows of the last checkpoint at which the metric was measured
+    {last}           rows of the last checkpoint at which the metric was measured, a score unless metrics follow, {last:METRICS}
     {thin:48}        rows of about 48 checkpoints of their concept, and rows without a step; the extremes of a long run stay:
                      those of the concept's score, or of the metrics that follow the number, {thin:48:METRICS}
     {other:48}       rows of pairs of checkpoints whose second one is among them, {other:48:METRICS}
@@ -14,6 +14,7 @@ A condition is SQL over the columns of a record. Names in braces stand for condi
 """
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ FINDING_ROWS = (
     "or (metric in ('selectivity', 'auroc_excess', 'r2_excess') and {best})"
 )
 """Condition for the rows that `collect_findings` reads, and of the charts of findings: a report reads them once."""
+
+
+_COLUMNS = ", ".join('to_json(coords) as "coords"' if name == "coords" else f'"{name}"' for name in RECORD_COLUMNS)
+
+
+def _with_coords(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their further coordinates as dicts, of which equal ones are one: of thousands, DuckDB makes each anew."""
+    known = {text: json.loads(text) for text in rows["coords"].dropna().unique()}
+    coords = pd.Series([known.get(text) for text in rows["coords"]], index=rows.index, dtype=object)
+    return rows.assign(coords=coords)
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,7 @@ class RecordSource:
     ) -> None:
         self._all, self._about, self._given_line, self._only = query, about, line, only
         self._drawn: dict[str, pd.DataFrame | None] = {}
+        self._conditions: dict[str, str] = {}
 
     def _query(self, sql: str) -> pd.DataFrame:
         if self._only == ALL_ROWS:
@@ -189,17 +201,16 @@ class RecordSource:
         return any(site.startswith("head.") for sites in self._best_sites.values() for site in sites)
 
     def _rows(self, *wheres: str) -> pd.DataFrame:
-        columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
         checkpoints = [
             f"({', '.join(sql_literal(None if pd.isna(v) else v) for v in row)})"
             for row in self._checkpoints.astype(object).itertuples(index=False)
         ]
-        sql = " union all ".join(f"select {columns} from records where {self._resolve(where)}" for where in wheres)
+        sql = " union all ".join(f"select {_COLUMNS} from records where {self._resolve(where)}" for where in wheres)
         if checkpoints:
             casts = ", ".join(f"{name}::{RECORD_COLUMNS[name]} as {name}" for name in _CHECKPOINT_COLUMNS)
             values = f"(values {', '.join(checkpoints)}) as checkpoints({', '.join(_CHECKPOINT_COLUMNS)})"
             sql += f" union all by name select {casts} from {values}"
-        return order_like_run(self._query(sql), self._about)
+        return order_like_run(_with_coords(self._query(sql)), self._about)
 
     def page(self, where: str, also: str, order: str, most: int, start: int) -> tuple[pd.DataFrame, int]:
         """Some of the rows that meet two conditions, and the number of all of them.
@@ -212,10 +223,9 @@ class RecordSource:
             start: Number of rows that are skipped.
         """
         condition = f"({self._resolve(where)}) and ({also})"
-        columns = ", ".join(f'"{name}"' for name in RECORD_COLUMNS)
         count = int(self._query(f"select count(*) as n from records where {condition}")["n"].iloc[0])
-        sql = f"select {columns} from records where {condition} order by {order} limit {int(most)} offset {int(start)}"
-        return self._query(sql), count
+        sql = f"select {_COLUMNS} from records where {condition} order by {order} limit {int(most)} offset {int(start)}"
+        return _with_coords(self._query(sql)), count
 
     def counts(self, conditions: Iterable[str]) -> list[int]:
         """Numbers of rows that meet each condition, in one pass over the records."""
@@ -295,7 +305,7 @@ class RecordSource:
                 "headless": lambda: "true" if self._reads_heads else "head is null",
                 "site": lambda: self._at_drawn_sites(given),
                 "probe": lambda: _of_concepts("method", self._probes),
-                "last": lambda: self._last_checkpoints,
+                "last": lambda: self._at_last_checkpoint(given),
                 "thin": lambda: self._at_drawn_checkpoints(given),
                 "other": lambda: self._with_drawn_partners(given),
                 "source": lambda: self._from_drawn_sources(given),
@@ -351,12 +361,16 @@ class RecordSource:
             sites[str(concept)] = best | {deepest_site(own)}
         return _at_sites(sites)
 
-    @functools.cached_property
-    def _last_checkpoints(self) -> str:
+    def _at_last_checkpoint(self, given: str | None) -> str:
+        if (key := f"last {given}") not in self._conditions:
+            metrics = given.split("+") if given else [*SCORE_METRICS, "cv_score", "p_familywise"]
+            self._conditions[key] = self._last_checkpoints(metrics)
+        return self._conditions[key]
+
+    def _last_checkpoints(self, metrics: Iterable[str]) -> str:
         rows = self._query(
             "select distinct lineage, train_seed, concept, metric, head is null as whole, "
-            f"{_KNOWN_VALUE} as known, stage, step from records "
-            f"where {metric_condition(*SCORE_METRICS, 'cv_score', 'p_familywise')} and {OWN_ROWS}"
+            f"{_KNOWN_VALUE} as known, stage, step from records where {metric_condition(*metrics)} and {OWN_ROWS}"
         )
         rows = rows.assign(raw=rows["step"].astype(object))
         placed = self.line.place(rows.assign(step=self.line.numbered_steps(rows["stage"], rows["step"])))

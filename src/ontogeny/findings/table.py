@@ -33,6 +33,8 @@ def tidy_records(records: pd.DataFrame) -> pd.DataFrame:
 
 def _text(column: pd.Series) -> pd.Series:
     # Objects lie in one block: of thousands of short selections, those of columns of strings take a quarter longer.
+    if isinstance(column.dtype, pd.StringDtype):
+        return pd.Series(column.to_numpy(dtype=object, na_value=""), index=column.index, dtype=object)
     return column.astype(object).where(column.notna(), "").map(str).astype(object)
 
 

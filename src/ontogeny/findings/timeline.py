@@ -83,12 +83,18 @@ class Timeline:
 
     def place(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with a step, in developmental order, with their age, age_low and age_high."""
-        # A lookup in place of a merge: a report places thousands of short curves.
+        return self._place(rows, only_last=False)
+
+    def _place(self, rows: pd.DataFrame, *, only_last: bool) -> pd.DataFrame:
+        # Lookups and one selection in the place of a merge: a report places thousands of short curves.
         row_of = self._row_of
         at = np.array([row_of.get(key, -1) for key in zip(rows["stage"], rows["step"], strict=True)], dtype=np.int64)
-        placed, at = rows[at >= 0].reset_index(drop=True), at[at >= 0]
-        columns = {name: self.moments[name].to_numpy()[at] for name in ("age", "age_low", "age_high")}
-        return placed.assign(**columns).sort_values("age", kind="stable")
+        known = np.flatnonzero(at >= 0)
+        age = self.moments["age"].to_numpy()[at[known]]
+        order = np.flatnonzero(age == age.max()) if only_last and len(age) else np.argsort(age, kind="stable")
+        placed = rows.iloc[known[order]].set_axis(order, axis=0)
+        columns = ("age", "age_low", "age_high")
+        return placed.assign(**{name: self.moments[name].to_numpy()[at[known[order]]] for name in columns})
 
     @functools.cached_property
     def _row_of(self) -> dict[tuple[str, float], int]:
@@ -97,8 +103,7 @@ class Timeline:
 
     def last(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of the last checkpoint among them."""
-        placed = self.place(rows)
-        return placed[placed["age"].eq(placed["age"].max())]
+        return self._place(rows, only_last=True)
 
     def among(self, checkpoints: pd.DataFrame) -> "Timeline":
         """The same axis with fewer checkpoints (columns stage and step), whose cells have no gaps between them."""

@@ -25,7 +25,7 @@ place = 27
 needs = frozenset({"concept", "step", "metric", "value", "coords"})
 METRICS = ("example_wrong", "example_error", "example_errors", "example_score")
 select = rows_with_metrics(*METRICS)
-where = f"{metric_condition(*METRICS[:3])} or (metric = 'example_score' and {{thin:24}})"
+where = f"{metric_condition(*METRICS[:3])} or (metric = 'example_score' and {{last:example_score}})"
 _EXAMPLES, _CONCEPTS, _LETTERS = 8, 8, 100
 _ROW_HEIGHT = 20
 
