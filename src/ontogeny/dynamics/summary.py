@@ -5,7 +5,7 @@ Computed from finished units, so no model is loaded; a summary over other checkp
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,9 +53,7 @@ def summarise_trace(
         names[name] = prefix, f"{prefix}-{content_digest([MEASURE_VERSION, _SUMMARY_VERSION, *units[name]])}"
     missing = [name for name, (_, unit) in names.items() if not run.done(unit)]
     key = content_digest([MEASURE_VERSION, _SUMMARY_VERSION, units])
-    # Records are read first: later they change while summaries are written.
-    claims = phases.dependence_claim_rows(run, [designs[name] for name in missing], seed) if missing else {}
-    find_events = None if all(run.done(_events_unit(name, key)) for name in units) else _event_finder(run, units, seed)
+    lacks_events = not all(run.done(_events_unit(name, key)) for name in units)
 
     @functools.cache
     def series(name: str) -> ConceptSeries:
@@ -68,18 +66,26 @@ def summarise_trace(
             words = control, run.scores(unit, [control])[control]
         return ConceptSeries(designs[name], visits[name], best, untrained, baselines[name].surface, words)
 
-    # A summary is written while what follows is computed: compressing millions of rows takes as long.
-    with ThreadPoolExecutor(1) as writer:
+    # On the second core: reading records, compressing millions of rows and looking for phases take as long as the rest.
+    with ThreadPoolExecutor(1) as background:
+        # Records are read first, since they change as soon as a summary is written.
+        claims = background.submit(phases.dependence_claim_rows, run, [designs[name] for name in missing], seed)
+        curves = background.submit(phases.dependence_curves, run, units) if lacks_events else None
+        others = background.submit(emergence.looks_at_others, run, units) if lacks_events else None
         writing: Future[None] | None = None
         for number, name in enumerate(missing):
             report = functools.partial(on_progress, name, number, len(missing) + 1)
             report(0, len(visits[name]))
-            rows = list(_concept_summary(run, series(name), claims[name], seed, report))
+            rows = [*_concept_summary(run, series(name), seed, report), *claims.result()[name]]
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_keep_summary, run, *names[name], lineage, rows)
+            writing = background.submit(_keep_summary, run, *names[name], lineage, rows)
         on_progress("all concepts", len(missing), len(missing) + 1, 0, 0)
-        events = find_events([series(name) for name in units]) if find_events is not None else {}
+        events: dict[str, list[Record]] = {}
+        if curves is not None and others is not None:
+            turns = background.submit(phases.change_point_rows, curves.result(), list(designs.values()), seed)
+            found = emergence.emergence_rows(run, [series(name) for name in units], others.result(), seed)
+            events = {name: [*found[name], *turns.result()[name]] for name in units}
         if writing is not None:
             writing.result()
     for name in designs.keys() - set(missing):  # a kill before `forget` leaves the older summary
@@ -125,20 +131,6 @@ def _baselines(run: Run, measured_parts: Set[str]) -> Mapping[str, _Baselines]:
     return found
 
 
-def _event_finder(
-    run: Run, concepts: Iterable[str], seed: int
-) -> Callable[[Sequence[ConceptSeries]], dict[str, list[Record]]]:
-    """A function that finds the events of each concept, which are corrected over all of them; it reads tensors only."""
-    others, curves = emergence.looks_at_others(run, concepts), phases.dependence_curves(run, concepts)
-
-    def find(series: Sequence[ConceptSeries]) -> dict[str, list[Record]]:
-        events = emergence.emergence_rows(run, series, others, seed)
-        turns = phases.change_point_rows(curves, [one.design for one in series], seed)
-        return {name: [*events[name], *turns[name]] for name in events}
-
-    return find
-
-
 def _keep_events(
     run: Run, events: Mapping[str, Sequence[Record]], units: Mapping[str, list[Any]], key: str, lineage: str
 ) -> None:
@@ -172,7 +164,6 @@ def _keep_together(
 def _concept_summary(
     run: Run,
     series: ConceptSeries,
-    claims: Sequence[Record],
     seed: int,
     on_checkpoint: Callable[[int, int], None],
 ) -> Iterator[Record | RecordBlock]:
@@ -183,7 +174,6 @@ def _concept_summary(
     yield from drift.drift_rows(run, design, visits, best)
     yield from significance.significance_rows(run, design, visits, seed, on_checkpoint)
     yield from emergence.surface_excess_rows(run, series, seed)
-    yield from claims
 
 
 def _stage_best_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], seed: int) -> Iterator[Record]:
