@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ontogeny.dashboard.api import make_api
 from ontogeny.dashboard.assets import asset_address
 from ontogeny.dashboard.endpoints import charts
 from ontogeny.dashboard.endpoints.charts import views_with_rows
-from ontogeny.dashboard.shown_run import ShownRuns
+from ontogeny.dashboard.shown_run import ShownRun, ShownRuns
 from ontogeny.errors import BadInput
 from ontogeny.findings.selection import RowFilter
 from ontogeny.records import make_record
@@ -172,12 +173,19 @@ def test_the_first_charts_are_drawn_before_a_page_asks_for_them(
 ) -> None:
     drawn: list[tuple[str, RowFilter]] = []
     shown = ShownRuns([run_folder]).first
-    monkeypatch.setattr(charts, "_draw", lambda shown, name, only: {"name": drawn.append((name, only)) or name})
+
+    def draw(shown: ShownRun, name: str, only: RowFilter) -> dict[str, str]:
+        drawn.append((name, only))
+        if len(drawn) == 3:
+            shown.asked = time.monotonic()
+        return {"name": name}
+
+    monkeypatch.setattr(charts, "_draw", draw)
     charts.draw_first(shown, "truth")
     only = RowFilter(("truth",))
-    assert drawn == [("emergence", only), ("layers", only)]
+    assert drawn == [("emergence", only), ("layers", only), ("readable_used", only)], "until the page asks"
     charts._chart(shown, "layers", only)
-    assert len(drawn) == 2, "not drawn again when the page asks"
+    assert len(drawn) == 3, "not drawn again when the page asks"
 
 
 def test_records_are_paged_and_sorted_by_the_server(client: TestClient, run_folder: Path) -> None:

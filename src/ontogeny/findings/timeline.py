@@ -107,9 +107,24 @@ class Timeline:
 
     def among(self, checkpoints: pd.DataFrame) -> "Timeline":
         """The same axis with fewer checkpoints (columns stage and step), whose cells have no gaps between them."""
-        kept = self.moments.merge(checkpoints[["stage", "step"]].drop_duplicates(), on=["stage", "step"])
-        cells = [_with_edges(own, self._span(str(name)).width) for name, own in kept.groupby("stage", sort=False)]
-        return Timeline(self.stages, pd.concat(cells, ignore_index=True) if cells else kept)
+        key = frozenset(self._row_of.keys() & zip(checkpoints["stage"], checkpoints["step"], strict=True))
+        if key not in self._parts:
+            at = sorted(self._row_of[checkpoint] for checkpoint in key)
+            kept = self.moments.iloc[at].reset_index(drop=True)
+            cells = [_with_edges(own, self._span(str(name)).width) for name, own in kept.groupby("stage", sort=False)]
+            self._parts[key] = Timeline(self.stages, pd.concat(cells, ignore_index=True) if cells else kept)
+        return self._parts[key]
+
+    @functools.cached_property
+    def _parts(self) -> "dict[frozenset[Any], Timeline]":
+        """Axes of `among`: the concepts of a run mostly have the same checkpoints."""
+        return {}
+
+    @functools.cached_property
+    def stage_edges(self) -> dict[str, tuple[float, float]]:
+        """By stage, the edges of its first and of its last cell."""
+        stages = self.moments.groupby("stage", sort=False)
+        return {str(name): (float(own["age_low"].min()), float(own["age_high"].max())) for name, own in stages}
 
     def thin(self, series: pd.DataFrame, most: int) -> pd.DataFrame:
         """About `most` checkpoints of a series (columns stage, step, value), with its extremes.
@@ -131,6 +146,16 @@ class Timeline:
 
     def ticks(self, count: int) -> pd.DataFrame:
         """About `count` checkpoints, far enough apart for labels; the ends of each stage have priority."""
+        if count not in self._ticks:
+            self._ticks[count] = self._choose_ticks(count)
+        return self._ticks[count]
+
+    @functools.cached_property
+    def _ticks(self) -> dict[int, pd.DataFrame]:
+        """By their number: dozens of panels have the same."""
+        return {}
+
+    def _choose_ticks(self, count: int) -> pd.DataFrame:
         if not self.stages:
             return self.moments
         end = self.stages[-1].start + self.stages[-1].width

@@ -79,7 +79,8 @@ class _LayerFit:
 
     @torch.no_grad()
     def _loss(self, states: Tensor, weight: Tensor, shift: Tensor) -> float:
-        return float(self._divergence(states[self.held], self.last[self.held], weight, shift))
+        # Rounding can give less than nothing, which is no better than nothing.
+        return max(0.0, float(self._divergence(states[self.held], self.last[self.held], weight, shift)))
 
     def _divergence(self, states: Tensor, last: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
         with torch.no_grad():

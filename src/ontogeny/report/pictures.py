@@ -55,13 +55,17 @@ def report_pictures(source: RecordSource) -> tuple[list[ReportPicture], list[tup
     return pictures, absent
 
 
-def draw_picture(view: View, source: RecordSource) -> tuple[ReportPicture | None, str]:
-    """One view of a run; without anything to draw, None and the reason."""
+def draw_picture(view: View, source: RecordSource, *, table: bool = True) -> tuple[ReportPicture | None, str]:
+    """One view of a run; without anything to draw, None and the reason.
+
+    Args:
+        table: Whether the picture has the rows that a reader pages through.
+    """
     rows = source.rows(view.where)
     tabs, reason = _draw_tabs(view, rows)
     if not tabs:
         return None, source.blank_reason(view.where, reason)
-    return ReportPicture(view.name, view.title, view.caption, tabs, _table(view, rows)), ""
+    return ReportPicture(view.name, view.title, view.caption, tabs, _table(view, rows) if table else None), ""
 
 
 def _draw_tabs(view: View, rows: pd.DataFrame) -> tuple[tuple[PictureTab, ...], str]:

@@ -383,7 +383,8 @@ def cross_fit_samples(
     Shares move on the logit scale, so that they stay between 0 and 1.
     """
     blocks = weights.split(max(1, _BLOCK // weights.shape[1]))  # type: ignore[no-untyped-call]
-    moved = torch.cat([matmul(block.double() - 1, score.influence.T) for block in blocks]) * (1 + fits).sqrt()
+    more = (block.to(torch.float64, copy=True).sub_(1) for block in blocks)
+    moved = torch.cat([matmul(block, score.influence.T) for block in more]) * (1 + fits).sqrt()
     value = score.value.double()
     if not share:
         return (value + moved).to(score.value.dtype)

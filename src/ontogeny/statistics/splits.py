@@ -150,10 +150,17 @@ def _assign_sides(
     order.sort(key=lambda group: -sum(counts[group]))
     totals = [sum(column) for column in zip(*counts, strict=True)]
     have = [[0.0] * len(totals) for _ in shares]
-    side_of = [0] * number
+    side_of, filled = [0] * number, [0] * len(shares)
+    # Most groups are as large as others, and each one changes a single side: what is known of the other sides holds.
+    known: dict[tuple[int, ...], list[tuple[int, float]]] = {}
     for group in order:
-        side = min(range(len(shares)), key=lambda s: _overfill(counts[group], have[s], totals, shares[s]))
+        costs = known.setdefault(tuple(counts[group]), [(-1, 0.0)] * len(shares))
+        for s, share in enumerate(shares):
+            if costs[s][0] != filled[s]:
+                costs[s] = filled[s], _overfill(counts[group], have[s], totals, share)
+        side = min(range(len(shares)), key=lambda s: costs[s][1])
         side_of[group] = side
+        filled[side] += 1
         have[side] = [a + b for a, b in zip(have[side], counts[group], strict=True)]
     return torch.tensor(side_of)[member]
 

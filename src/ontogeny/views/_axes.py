@@ -1,5 +1,6 @@
 """The time axis of all views: steps on a log axis, tokens below, stages side by side with a rule between them."""
 
+import itertools
 import json
 from typing import Any
 
@@ -36,13 +37,13 @@ def stage_boundaries(line: Timeline, *, height: float, names: bool = True) -> li
     """A rule between stages, with the stage's name on top; nothing for a single stage."""
     if len(line.stages) < 2:
         return []
-    edges = line.moments.groupby("stage", sort=False).agg(low=("age_low", "min"), high=("age_high", "max"))
-    between = [(a + b) / 2 for a, b in zip(edges["high"][:-1], edges["low"][1:], strict=True)]
+    edges = line.stage_edges
+    between = [(high + low) / 2 for (_, high), (low, _) in itertools.pairwise(edges.values())]
     rules = pd.DataFrame({"age": between})
     chart = Chart(inline_rows(rules)).mark_rule(color=MUTED_COLOUR, strokeDash=[2, 3]).encode(x="age:Q")
     if not names:
         return [chart]
-    labels = pd.DataFrame({"age": edges["low"].to_numpy(), "stage": list(edges.index)})
+    labels = pd.DataFrame({"age": [low for low, _ in edges.values()], "stage": list(edges)})
     text = Chart(inline_rows(labels)).mark_text(
         align="left", baseline="bottom", dx=2, y=-3, color=MUTED_COLOUR, fontSize=10, fontStyle="italic"
     )

@@ -30,11 +30,10 @@ _LINE_WIDTH = 120
 
 def inline_rows(rows: pd.DataFrame, *columns: str) -> alt.InlineData:
     """The named columns (default: all) as data inside the chart, with six digits; NaN becomes null."""
-    chosen = rows[list(columns)] if columns else rows
+    names = list(columns) or list(rows.columns)
+    cells = [[_json_value(value) for value in rows[name].tolist()] for name in names]
     # A tuple, since Altair deep-copies lists whenever a chart becomes part of another.
-    return alt.InlineData(
-        values=tuple({k: _json_value(v) for k, v in row.items()} for row in chosen.to_dict("records"))
-    )
+    return alt.InlineData(values=tuple(dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)))
 
 
 def _json_value(value: Any) -> Any:

@@ -19,8 +19,6 @@ from ontogeny.views import load_view, load_views
 charts_router = APIRouter()
 _DRAWN = "metric <> 'best_site'"
 """Many views read the best site of a concept beside their rows; on its own they have nothing to draw."""
-_FIRST = 2
-"""Charts that are drawn before a page asks for them: those that it shows at its top."""
 _IDLE = 2.0
 """Seconds without a request after which a view is drawn ahead."""
 
@@ -85,13 +83,14 @@ def read_chart(shown: ShownRun, view: str) -> dict[str, Any]:
 
 
 def draw_first(shown: ShownRun, concept: str) -> None:
-    """Draw the first charts of a page while the browser loads its scripts; the page asks for them half a second later."""
-    only = RowFilter((concept,) if concept else ())
+    """Draw charts in the order of a page while its browser loads the scripts, until it asks for them itself, a second later."""
+    began, only = time.monotonic(), RowFilter((concept,) if concept else ())
     offered = views_with_rows(shown)
-    for name in [view.name for view in load_views() if view.name in offered][:_FIRST]:
-        if not shown.closed.is_set():
-            with contextlib.suppress(BadInput):  # the page shows it
-                _chart(shown, name, only)
+    for name in [view.name for view in load_views() if view.name in offered]:
+        if shown.closed.is_set() or shown.asked > began:
+            return
+        with contextlib.suppress(BadInput):  # the page shows it
+            _chart(shown, name, only)
 
 
 def draw_ahead(shown: ShownRun) -> None:
@@ -119,7 +118,7 @@ def _chart(shown: ShownRun, view: str, only: RowFilter) -> bytes:
 def _draw(shown: ShownRun, name: str, only: RowFilter) -> dict[str, Any]:
     view = load_view(name)
     source = shown.result(("checked source", only), lambda: _checked_source(shown, only))
-    picture, reason = draw_picture(view, source)
+    picture, reason = draw_picture(view, source, table=False)  # tables are paged in SQL
     about = {"name": name, "title": view.title, "caption": view.caption}
     if picture is None:
         return {**about, "tabs": [], "reason": reason}
