@@ -1,5 +1,6 @@
 """Drift of directions over training: cosines to the last and the preceding checkpoint, of all pairs of steps, and of concepts."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -37,8 +38,8 @@ def drift_rows(run: Run, design: Design, visits: Sequence[MeasuredCheckpoint], b
         final, previous = torch.empty(len(visits), len(sites)), torch.empty(len(visits) - 1, len(sites))
         at_best = last.new_empty(len(visits) if best.part == part else 0, last.shape[1])
         before = None
-        for place, directions in enumerate(run.each_tensor("directions", [visit.unit for visit in visits], key)):
-            units = _unit_rows(directions)
+        earlier = run.each_tensor("directions", [visit.unit for visit in visits[:-1]], key)
+        for place, units in enumerate(itertools.chain(map(_unit_rows, earlier), [last])):
             final[place] = cosine_of_units((units * last).sum(-1))
             if before is not None:
                 previous[place - 1] = cosine_of_units((units * before).sum(-1))

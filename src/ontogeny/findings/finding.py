@@ -191,7 +191,7 @@ class Finding:
 
     @cached_property
     def _until_emergence(self) -> pd.DataFrame:
-        """The rows of the stage of the emergence, and those of no stage; all rows if there is none."""
+        """Rows of the stage in which the concept emerges, and rows without a stage; without an emergence, all rows."""
         rows, emergence = self.subject.rows, self.emergence
         return rows[rows["stage"].isin([emergence.stage, ""])] if emergence is not None and emergence.stage else rows
 

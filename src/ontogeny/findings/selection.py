@@ -31,7 +31,14 @@ from ontogeny.findings.finding import (
 )
 from ontogeny.findings.shared_findings import share_findings
 from ontogeny.findings.table import deepest_site
-from ontogeny.findings.timeline import EVENT_METRICS, SERIES_METRICS, Timeline, make_timeline, order_like_run
+from ontogeny.findings.timeline import (
+    EVENT_METRICS,
+    SERIES_METRICS,
+    Timeline,
+    checkpoint_keys,
+    make_timeline,
+    order_like_run,
+)
 from ontogeny.records import RECORD_COLUMNS, checkpoint_label
 from ontogeny.storage.files import sql_literal
 
@@ -277,23 +284,24 @@ class RecordSource:
         # of dozens of metrics of a large run, and enough if it has all the checkpoints of run.json.
         rows = self._checkpoints_with_heads("cv_score")
         traced = self._about.get("lineage", {}).get("checkpoints", [])
-        found = set(zip(rows["stage"].astype(object), rows["step"].astype(object), strict=True))
-        if not traced or any((one.get("stage"), one.get("step")) not in found for one in traced):
+        found = set(checkpoint_keys(rows))
+        if not traced or any((one.get("stage") or "", one.get("step")) not in found for one in traced):
             rows = self._checkpoints_with_heads("cv_score", *SCORE_METRICS)
-        event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
-        return rows[~event].drop(columns="metric").drop_duplicates()
+        return rows
 
     def _checkpoints_with_heads(self, *metrics: str) -> pd.DataFrame:
-        """Checkpoints with their metrics, which are left out here: as a condition they would be compared in every row of a large run.
+        """Checkpoints; metrics are left out here: as a condition they would be compared in every row of a large run.
 
         Args:
             metrics: Those of heads that are looked at.
         """
         columns = ", ".join(_CHECKPOINT_COLUMNS)
-        return self._query(
+        rows = self._query(
             f"select distinct {columns}, metric from records where head is null union "
             f"select distinct {columns}, metric from records where head is not null and {metric_condition(*metrics)} order by all"
         )
+        event = rows["metric"].isin(EVENT_METRICS) | (rows["metric"].isin(SERIES_METRICS) & rows["step"].isna())
+        return rows[~event].drop(columns="metric").drop_duplicates()
 
     def _resolve(self, where: str) -> str:
         """The condition with its braces filled in."""

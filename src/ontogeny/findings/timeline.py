@@ -7,7 +7,7 @@ two orders of magnitude or their gaps grow, else the step.
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,6 +244,12 @@ def _by_importance(moments: pd.DataFrame) -> list[int]:
     return list(dict.fromkeys([*ends, *inner]))
 
 
+def checkpoint_keys(records: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    """Stage and step of each row, "" and None where there is none, as the checkpoints of run.json are compared with them."""
+    stages = records["stage"].astype(object).where(records["stage"].notna(), "")
+    return zip(stages, records["step"].astype(object).where(records["step"].notna(), None), strict=True)
+
+
 def order_like_run(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
     """The table with concepts in the order of run.json, and the order of its checkpoints, if known, in the column `order`."""
     named = {c.get("name"): i for i, c in enumerate(about.get("concepts", []))}
@@ -252,9 +258,7 @@ def order_like_run(records: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFr
         records = records.sort_values("concept", key=lambda names: names.map(named).astype("float64"), kind="stable")
     checkpoints = about.get("lineage", {}).get("checkpoints", [])
     place = {(c.get("stage") or "", c.get("step")): i for i, c in enumerate(checkpoints)}
-    stages = records["stage"].astype(object).where(records["stage"].notna(), "")
-    steps = records["step"].astype(object).where(records["step"].notna(), None)
-    order = pd.Series([place.get(key) for key in zip(stages, steps, strict=True)], index=records.index, dtype="float64")
+    order = pd.Series([place.get(key) for key in checkpoint_keys(records)], index=records.index, dtype="float64")
     known = order.notna() | records["step"].isna()
     if "metric" in records:
         known |= records["metric"].isin(LOSS_METRICS)
